@@ -1,0 +1,78 @@
+"""VPT-deep."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from petlbench.backbone import Backbone, Shape
+from petlbench.method import Method, setting
+
+
+class Prompts(nn.Module):
+    """p learned tokens P put after the prefix tokens, in place of `replaces` earlier ones.
+
+    [cls; P'; patches] -> [cls; P; patches]: (B, N, D) -> (B, N - replaces + p, D). Prompts have
+    no position embedding. Initialisation: uniform(-v, v), v = sqrt(6 / (3 * patch area + D)).
+    """
+
+    def __init__(self, tokens: int, replaces: int, dropout: float, shape: Shape) -> None:
+        super().__init__()
+        height, width = shape.patch_size
+        bound = math.sqrt(6 / (3 * height * width + shape.dim))
+        self.prompts = nn.Parameter(torch.empty(tokens, shape.dim).uniform_(-bound, bound))
+        self.dropout = nn.Dropout(dropout)
+        self.prefix = shape.num_prefix_tokens
+        self.replaces = replaces
+
+    def forward(self, x: Tensor) -> Tensor:
+        prompts = self.dropout(self.prompts.expand(len(x), -1, -1))
+        rest = x[:, self.prefix + self.replaces :]
+        return torch.cat([x[:, : self.prefix], prompts.to(x.dtype), rest], dim=1)
+
+
+class WithoutPrompts(nn.Module):
+    """Removes the prompts, so that pooling sees the model's own tokens: (B, N + p, D) -> (B, N, D)."""
+
+    def __init__(self, tokens: int, prefix: int) -> None:
+        super().__init__()
+        self.tokens, self.prefix = tokens, prefix
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x[:, : self.prefix], x[:, self.prefix + self.tokens :]], dim=1)
+
+
+def attach_prompts(backbone: Backbone, tokens: int, dropout: float, deep: bool) -> None:
+    """Prompts before the first block only, or before every block; the encoder stays in eval mode."""
+    backbone.drop_path_off()
+    blocks = list(backbone.blocks)
+    for i, block in enumerate(blocks if deep else blocks[:1]):
+        block.tokens.append(Prompts(tokens, tokens if i else 0, dropout, backbone.shape))
+    blocks[-1].out.append(WithoutPrompts(tokens, backbone.shape.num_prefix_tokens))
+
+
+@dataclass(frozen=True)
+class VPT(Method):
+    """VPT-deep: before every block, p learned tokens replace the previous block's prompt outputs.
+
+    Jia et al., Visual Prompt Tuning, ECCV 2022 (arXiv:2203.12119), section 3.2, equation 6;
+    initialisation, dropout 0.1 and the encoder in evaluation mode (no drop-path) as in the
+    authors' code. Deviation: they search p per task; here it is one setting (default 10).
+    """
+
+    tokens: int = setting(10, at_least=1)
+    dropout: float = setting(0.1, at_least=0, below=1)
+
+    search = {"tokens": (1, 5, 10, 50, 100)}
+
+    def attach(self, backbone: Backbone) -> None:
+        attach_prompts(backbone, self.tokens, self.dropout, deep=True)
+
+    def num_trainable(self, shape: Shape) -> int:
+        return shape.depth * self.tokens * shape.dim
+
+    def identity_at_init(self) -> bool:
+        return False

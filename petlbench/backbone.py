@@ -1,0 +1,215 @@
+"""A pre-trained vision transformer with named sites where methods attach.
+
+The pre-norm block is written down once, here. It knows sites, not methods:
+
+    u = norm(x)              u = before(u)
+    y = drop_path(layer_scale(layer(u)))
+                             y = after(y)
+    x = x + y + parallel(norm(x)) + parallel_residual(x)     for MHSA, then for the MLP
+    x = out(x)               after both
+    x = tokens(x)            before both: may change the number of tokens
+    W x + b + deltas(x)      inside qkv, proj, fc1, fc2
+
+Every site is an `nn.ModuleList`; attaching is appending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block as TimmBlock
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from petlbench.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a closed-form parameter count may depend on. Sizes in elements, patches in pixels."""
+
+    dim: int
+    depth: int
+    num_heads: int
+    mlp_hidden: int  # output width of fc1
+    patch_size: tuple[int, int]
+    grid: tuple[int, int]  # patches per column and per row
+    num_prefix_tokens: int  # [cls] and registers
+    num_parameters: int  # of the whole backbone, without head
+    qkv_bias: bool
+    patch_bias: bool
+    num_outer_norms: int  # LayerNorms outside the blocks: before them (CLIP), after, after pooling
+
+
+class Linear(nn.Linear):
+    """W x + b + sum of deltas(x): (..., in) -> (..., out). Same parameter names as `nn.Linear`."""
+
+    deltas: nn.ModuleList
+
+    @classmethod
+    def adopt(cls, linear: nn.Linear) -> Linear:
+        adopted = cls.__new__(cls)
+        adopted.__dict__ = linear.__dict__  # the very same parameters, not copies
+        adopted.deltas = nn.ModuleList()
+        return adopted
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.linear(x, self.weight, self.bias)
+        for delta in self.deltas:
+            y = y + delta(x)
+        return y
+
+
+class Branch(nn.Module):
+    """One residual branch, x + DropPath(LayerScale(layer(norm(x)))), with its sites."""
+
+    def __init__(
+        self, norm: nn.Module, layer: nn.Module, layer_scale: nn.Module, drop_path: nn.Module
+    ) -> None:
+        super().__init__()
+        self.norm, self.layer = norm, layer
+        self.layer_scale, self.drop_path = layer_scale, drop_path
+        self.before = nn.ModuleList()
+        self.after = nn.ModuleList()
+        self.parallel = nn.ModuleList()
+        self.parallel_residual = nn.ModuleList()
+
+    @property
+    def drop_path_rate(self) -> float:
+        return float(getattr(self.drop_path, "drop_prob", 0.0) or 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = normed = self.norm(x)  # (B, N, D), as everything below
+        for module in self.before:
+            u = module(u)
+        y = self.drop_path(self.layer_scale(self.layer(u)))
+        for module in self.after:
+            y = module(y)
+        for module in self.parallel:
+            y = y + module(normed)
+        for module in self.parallel_residual:
+            y = y + module(x)
+        return cast(Tensor, x + y)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block: an attention branch and an MLP branch."""
+
+    def __init__(self, block: TimmBlock) -> None:
+        super().__init__()
+        for parent, name in ((block.attn, "qkv"), (block.attn, "proj")) + tuple(
+            (block.mlp, name) for name in ("fc1", "fc2")
+        ):
+            if isinstance(getattr(parent, name, None), nn.Linear):
+                setattr(parent, name, Linear.adopt(getattr(parent, name)))
+        self.tokens = nn.ModuleList()
+        self.attn = Branch(block.norm1, block.attn, block.ls1, block.drop_path1)
+        self.mlp = Branch(block.norm2, block.mlp, block.ls2, block.drop_path2)
+        self.out = nn.ModuleList()
+
+    @property
+    def branches(self) -> tuple[Branch, Branch]:
+        return self.attn, self.mlp
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self.tokens:
+            x = module(x)
+        x = self.mlp(self.attn(x))
+        for module in self.out:
+            x = module(x)
+        return x
+
+
+class Backbone(nn.Module):
+    """A plain timm `VisionTransformer` whose blocks carry sites, and one linear head.
+
+    The feature is the model's own: final norm, then [cls] or the pooling it was trained with.
+    Weights must be loaded before: wrapping renames them.
+    """
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        require_plain(vit)
+        self.num_heads = cast(TimmBlock, vit.blocks[0]).attn.num_heads
+        vit.reset_classifier(0)
+        vit.blocks = nn.Sequential(*(Block(cast(TimmBlock, block)) for block in vit.blocks))
+        self.vit = vit
+        self.head: nn.Module = nn.Identity()
+        self.shape = self._measure()
+
+    @property
+    def blocks(self) -> Iterator[Block]:
+        return iter(cast("list[Block]", list(self.vit.blocks)))
+
+    def prepare(self, num_classes: int) -> None:
+        """Freeze everything and put a fresh linear head (PyTorch's default initialisation)."""
+        self.requires_grad_(False)
+        self.head = nn.Linear(self.vit.num_features, num_classes)
+
+    def drop_path_off(self) -> None:
+        """Make the frozen encoder deterministic during training."""
+        for block in self.blocks:
+            for branch in block.branches:
+                branch.drop_path = nn.Identity()
+
+    def use_fused_attention(self, fused: bool) -> None:
+        """Fused kernel or explicit softmax(q k^T) v: the same formula, another rounding."""
+        for block in self.blocks:
+            block.attn.layer.fused_attn = fused  # type: ignore[assignment]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images (B, 3, H, W) -> logits (B, classes)."""
+        return cast(Tensor, self.head(self.vit(images)))
+
+    def _measure(self) -> Shape:
+        vit, first = self.vit, next(self.blocks)
+        attention, mlp = first.attn.layer, first.mlp.layer
+        outer = (vit.norm_pre, vit.norm, vit.fc_norm)
+        return Shape(
+            dim=vit.embed_dim,
+            depth=len(vit.blocks),
+            num_heads=self.num_heads,
+            mlp_hidden=cast(nn.Linear, mlp.fc1).out_features if hasattr(mlp, "fc1") else 0,
+            patch_size=tuple(vit.patch_embed.patch_size),
+            grid=tuple(vit.patch_embed.grid_size),
+            num_prefix_tokens=vit.num_prefix_tokens,
+            num_parameters=sum(p.numel() for p in vit.parameters()),
+            qkv_bias=cast(nn.Linear, attention.qkv).bias is not None,
+            patch_bias=vit.patch_embed.proj.bias is not None,
+            num_outer_norms=sum(not isinstance(norm, nn.Identity) for norm in outer),
+        )
+
+
+def require_plain(vit: nn.Module) -> None:
+    """Refuse, with the reason, what the block above does not describe."""
+    name = type(vit).__name__
+    if type(vit) is not VisionTransformer:
+        raise UsageError(
+            f"{name} is not a plain vision transformer; petlbench takes timm's vit_*, deit_* "
+            "(not distilled), DINOv2 and CLIP image towers of class VisionTransformer."
+        )
+    odd = {type(block).__name__ for block in vit.blocks if type(block) is not TimmBlock}
+    if odd:
+        raise UsageError(f"its blocks are {', '.join(sorted(odd))}, not plain pre-norm blocks.")
+    if not hasattr(cast(TimmBlock, vit.blocks[0]).attn, "qkv"):
+        raise UsageError("its attention has no joint qkv projection.")
+
+
+def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter, of everything that trains (the head included)."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put stored trained weights back; names and shapes must match exactly."""
+    parameters = trained_parameters(model)
+    if parameters.keys() != tensors.keys():
+        odd = sorted(parameters.keys() ^ tensors.keys())
+        raise UsageError(f"the stored weights are of another model: {', '.join(odd[:3])} differ.")
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])

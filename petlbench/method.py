@@ -1,0 +1,179 @@
+"""What a method is, and how methods are found.
+
+A method is one file with one frozen dataclass: its fields are its hyperparameters, `attach`
+adapts a frozen backbone, `num_trainable` states in closed form how many parameters that costs.
+The file's name is the method's name; there is no list to edit.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from petlbench import settings
+from petlbench.errors import UsageError, unknown
+from petlbench.settings import setting as setting  # re-exported for method authors
+
+if TYPE_CHECKING:
+    from petlbench.backbone import Backbone, Shape
+
+ENTRY_POINTS = "petlbench.methods"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a frozen backbone is adapted to a task. Subclass as a frozen dataclass.
+
+    Before `attach` is called every parameter of the backbone is frozen and a fresh linear head
+    is trainable. What `attach` creates trains by birth; what it wants to train of the backbone
+    it unfreezes by attribute (`module.bias.requires_grad_(True)`), never by matching names.
+    """
+
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """The values an equal-budget search may draw from, per hyperparameter."""
+
+    def __post_init__(self) -> None:
+        settings.check(self, type(self).__module__.rsplit(".", 1)[-1])
+
+    def attach(self, backbone: Backbone) -> None:
+        """Add modules to the sites of `backbone`, in place."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how it attaches")
+
+    def num_trainable(self, shape: Shape) -> int:
+        """Trainable parameters without the head, in closed form."""
+        raise NotImplementedError(f"{type(self).__name__} does not declare its parameter count")
+
+    def identity_at_init(self) -> bool:
+        """Whether the adapted backbone computes exactly what the frozen one did, before training."""
+        return True
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """A method and its settings, as stored in a record.
+
+    `reference` is what finds it again (a name or an absolute path); `source` is the SHA-256 of
+    the code when it is not petlbench's own, so that an edited method is a new method.
+    """
+
+    name: str
+    reference: str
+    source: str | None
+    config: dict[str, Any]
+    label: str
+
+    def build(self) -> Method:
+        return load(self.reference)(**self.config)
+
+
+def folder() -> Path:
+    """The folder of the built-in methods."""
+    spec = importlib.util.find_spec("petlbench.methods")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def builtin() -> dict[str, Path]:
+    """Built-in method name -> file."""
+    return {p.stem: p for p in sorted(folder().glob("*.py")) if not p.stem.startswith("_")}
+
+
+def installed() -> dict[str, metadata.EntryPoint]:
+    """Methods that installed packages offer through the entry point group `petlbench.methods`."""
+    return {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def summary(file: Path) -> str:
+    """First docstring line of the method in `file`, read without running it (no torch import)."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    decorated = [node for node in classes if node.decorator_list and ast.get_docstring(node)]
+    docstring = ast.get_docstring(decorated[-1]) if decorated else ast.get_docstring(tree)
+    return (docstring or "").split("\n", 1)[0]
+
+
+def is_path(reference: str) -> bool:
+    return reference.endswith(".py") or "/" in reference or "\\" in reference
+
+
+def load(reference: str) -> type[Method]:
+    """The method class behind a built-in name, an entry point's name or a file path."""
+    if is_path(reference):
+        return _from_file(Path(reference))
+    if reference in builtin():
+        return _only_method(importlib.import_module(f"petlbench.methods.{reference}"), reference)
+    points = installed()
+    if reference not in points:
+        hint = "Your own method: give its file, as in --methods ./mine.py."
+        raise unknown("method", reference, [*builtin(), *points], hint)
+    found = points[reference].load()
+    return found if inspect.isclass(found) else _only_method(found, reference)
+
+
+def _from_file(path: Path) -> type[Method]:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"no method file at {path}.")
+    if path.parent == folder() and path.stem in builtin():
+        return load(path.stem)
+    # A name of its own: a user's `lora.py` must not shadow the built-in one in sys.modules.
+    name = f"petlbench_user_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise UsageError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return _only_method(module, str(path))
+
+
+def _only_method(module: Any, reference: str) -> type[Method]:
+    found = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        names = ", ".join(cls.__name__ for cls in found) or "none"
+        raise UsageError(f"{reference} must define exactly one Method subclass; found: {names}.")
+    if not is_dataclass(found[0]) or "__dataclass_params__" not in vars(found[0]):
+        raise UsageError(f"{reference}: put @dataclass(frozen=True) above {found[0].__name__}.")
+    return found[0]
+
+
+def specify(reference: str, config: dict[str, Any] | None = None) -> MethodSpec:
+    """Validate `config` and describe the method completely: defaults are written out."""
+    cls = load(reference)
+    name = Path(reference).stem if is_path(reference) else reference
+    for key in config or {}:
+        settings.known(cls, name, key)
+    full = asdict(cls(**(config or {})))
+    defaults = asdict(cls())
+    changed = [f"{key}={value}" for key, value in full.items() if value != defaults[key]]
+    is_builtin = not is_path(reference) and reference in builtin()
+    if is_path(reference):
+        reference = str(Path(reference).expanduser().resolve())
+    return MethodSpec(
+        name=name,
+        reference=reference,
+        source=None if is_builtin else _code_hash(cls),
+        config=full,
+        label=f"{name}({', '.join(changed)})" if changed else name,
+    )
+
+
+def _code_hash(cls: type) -> str:
+    return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()
