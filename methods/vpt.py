@@ -35,7 +35,7 @@ class Prompts(nn.Module):
 
 
 class WithoutPrompts(nn.Module):
-    """Removes the prompts, so that pooling sees the model's own tokens: (B, N + p, D) -> (B, N, D)."""
+    """Removes the prompts before pooling: (B, N + p, D) -> (B, N, D)."""
 
     def __init__(self, tokens: int, prefix: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class WithoutPrompts(nn.Module):
 
 
 def attach_prompts(backbone: Backbone, tokens: int, dropout: float, deep: bool) -> None:
-    """Prompts before the first block only, or before every block; the encoder stays in eval mode."""
+    """Prompts before the first block or before every one; no drop-path in the encoder."""
     backbone.drop_path_off()
     blocks = list(backbone.blocks)
     for i, block in enumerate(blocks if deep else blocks[:1]):

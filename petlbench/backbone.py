@@ -101,11 +101,10 @@ class Block(nn.Module):
 
     def __init__(self, block: TimmBlock) -> None:
         super().__init__()
-        for parent, name in ((block.attn, "qkv"), (block.attn, "proj")) + tuple(
-            (block.mlp, name) for name in ("fc1", "fc2")
-        ):
-            if isinstance(getattr(parent, name, None), nn.Linear):
-                setattr(parent, name, Linear.adopt(getattr(parent, name)))
+        for parent in (block.attn, block.mlp):
+            for name, child in list(parent.named_children()):
+                if type(child) is nn.Linear:  # qkv, proj, fc1, fc2
+                    setattr(parent, name, Linear.adopt(child))
         self.tokens = nn.ModuleList()
         self.attn = Branch(block.norm1, block.attn, block.ls1, block.drop_path1)
         self.mlp = Branch(block.norm2, block.mlp, block.ls2, block.drop_path2)

@@ -52,7 +52,7 @@ class Method:
         raise NotImplementedError(f"{type(self).__name__} does not declare its parameter count")
 
     def identity_at_init(self) -> bool:
-        """Whether the adapted backbone computes exactly what the frozen one did, before training."""
+        """Whether the adapted backbone, before training, computes exactly what it did frozen."""
         return True
 
 

@@ -62,7 +62,9 @@ def check(instance: Any, owner: str) -> None:
             "<": lambda v, b: v < b,
         }
         if not all(tests[symbol](value, bound) for symbol, bound in field.metadata.items()):
-            allowed = " and ".join(f"{symbol} {bound:g}" for symbol, bound in field.metadata.items())
+            allowed = " and ".join(
+                f"{symbol} {bound:g}" for symbol, bound in field.metadata.items()
+            )
             raise UsageError(f"{where} is out of range; it must be {allowed}.")
 
 

@@ -41,7 +41,9 @@ NORMALISATIONS = {
 }
 
 # Parts of public checkpoints that are no part of the encoder: classifiers and pre-training heads.
-NOT_ENCODER = re.compile(r"(head(_dist)?|fc|pre_logits(\.fc)?|classifier)\.(weight|bias)|mask_token")
+NOT_ENCODER = re.compile(
+    r"(head(_dist)?|fc|pre_logits(\.fc)?|classifier)\.(weight|bias)|mask_token"
+)
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,7 @@ def create(name: str, image_size: int, drop_path: float = 0.0) -> Any:
             img_size=image_size, num_classes=0, drop_path_rate=drop_path, **shape
         )
     try:
-        return timm.create_model(
-            name, img_size=image_size, num_classes=0, drop_path_rate=drop_path
-        )
+        return timm.create_model(name, img_size=image_size, num_classes=0, drop_path_rate=drop_path)
     except (AssertionError, TypeError, ValueError) as error:
         raise UsageError(
             f"timm cannot build {name} for images of {image_size} px: {error}. "
@@ -279,7 +279,9 @@ def _read_npz(path: Path, model: Any) -> dict[str, Any]:
             f"{path.name} does not fit this backbone: its width is "
             f"{state['cls_token'].shape[-1]}, the backbone's is {dim}."
         )
-    rest = {key.replace("/kernel", ".weight").replace("/bias", ".bias"): k for key, k in arrays.items()}
+    rest = {
+        key.replace("/kernel", ".weight").replace("/bias", ".bias"): k for key, k in arrays.items()
+    }
     state.update({key: torch.from_numpy(value) for key, value in rest.items()})
     return {key: value.contiguous() for key, value in state.items()}
 
@@ -316,8 +318,10 @@ def _hub_sha256(name: str) -> str:
     for sibling in info.siblings or []:
         if sibling.rfilename == file and sibling.lfs is not None:
             return str(sibling.lfs.sha256)
-    raise UsageError(f"{repository} publishes no checksum for {file}; download it yourself and "
-                     "give it as --checkpoint.")
+    raise UsageError(
+        f"{repository} publishes no checksum for {file}; download it yourself and "
+        "give it as --checkpoint."
+    )
 
 
 def _hub_file(name: str) -> Path:

@@ -121,7 +121,7 @@ def test_objects_are_visible_and_whole(task: str) -> None:
     for index in range(SIZES["train"]):
         image = scenes.render(task, "train", index).astype(np.int64)
         mask = scenes.object_mask(task, "train", index)
-        assert not (mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+        assert mask.sum() == mask[1:-1, 1:-1].sum()
         background = image[~mask].mean(axis=0)
         contrast = np.abs(image[mask] - background).sum(axis=1).mean()
         assert contrast > 80, index
@@ -151,7 +151,7 @@ def test_a_damaged_sample_file_is_named(tmp_path: Path) -> None:
     damaged.write_bytes(samples.FILE.read_bytes()[:-1])
     with pytest.raises(RunError, match="SHA-256"):
         samples.read(damaged)
-    with pytest.raises(RunError, match="missing.npz"):
+    with pytest.raises(RunError, match=r"missing\.npz"):
         samples.read(tmp_path / "missing.npz")
 
 

@@ -1,0 +1,3 @@
+from petlbench.cli import main
+
+main()

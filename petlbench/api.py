@@ -1,0 +1,157 @@
+"""The verbs, for Python and for the command line: plan, run, load, rank, plot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petlbench import leaderboard
+from petlbench.store import Record, Store, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from petlbench.plan import Plan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `run` gives back. `board` ranks every run with this comparison's fingerprint."""
+
+    board: leaderboard.Leaderboard | None
+    folder: Path
+    done: int
+    failed: int
+    files: tuple[Path, ...]
+
+    def frame(self) -> pd.DataFrame:
+        """One row per method (see `petlbench leaderboard`)."""
+        return leaderboard.to_frame([self.board] if self.board else [])
+
+
+def run(*, progress: bool | None = None, **request: Any) -> Comparison:
+    """Run a comparison; the arguments are those of `petlbench.plan.Request`.
+
+        petlbench.run(methods=["convpass", "lora"], tasks=["digits"], seeds=3)
+
+    What is recorded already is not run again. Writes leaderboard.csv and params_vs_accuracy.png
+    into the results folder. Raises UsageError for bad input, before anything runs.
+    """
+    from petlbench import plan
+
+    return execute(plan.make(plan.Request(**request)), progress)
+
+
+def execute(plan: Plan, progress: bool | None = None) -> Comparison:
+    """Run what is still to do of `plan`, then rank and plot."""
+    from petlbench import plot
+    from petlbench.execute import execute as execute_runs
+    from petlbench.experiment import Machine
+    from petlbench.progress import Display
+
+    store = plan.store
+    store.require_writable()
+    outcome: dict[str, str] = {}
+    if plan.todo:
+        jobs, threads = plan.workers()
+        machine = Machine(plan.device, threads, plan.data_root, plan.request.keep)
+        display = Display(store.claims, len(plan.todo), progress)
+        outcome = execute_runs(plan.todo, store, machine, jobs, display)
+    board = board_of(store, plan.specs[0].fingerprint, plan.request.suite)
+    files = []
+    if board is not None:
+        files.append(store.folder / "leaderboard.csv")
+        write_text(files[-1], leaderboard.to_csv([board]))
+        if any(row.rank is not None for row in board.rows):
+            files.append(store.folder / "params_vs_accuracy.png")
+            plot.params_vs_accuracy(board, files[-1])
+    failed = sum(status == "failed" for status in outcome.values())
+    return Comparison(board, store.folder, len(plan.specs) - failed, failed, tuple(files))
+
+
+def board_of(store: Store, fingerprint: str, suite: str) -> leaderboard.Leaderboard | None:
+    """The leaderboard of one fingerprint; None while nothing of it has finished."""
+    records = [r for r in store.load()[0] if r.get("fingerprint") == fingerprint]
+    boards = leaderboard.build(records, task_order=task_order(suite))
+    return boards[0] if boards else None
+
+
+def task_order(suite: str) -> list[str]:
+    from petlbench.task import load_suite, suites
+
+    return [task.name for task in load_suite(suite).tasks] if suite in suites() else []
+
+
+def records(folder: Path | str) -> tuple[list[Record], list[str]]:
+    """All records below `folder` (a results folder, or a folder of them), and their problems."""
+    from petlbench.errors import UsageError
+
+    folder = Path(folder)
+    folders = [folder] if (folder / "records").is_dir() else sorted(folder.glob("*/"))
+    found: list[Record] = []
+    problems: list[str] = []
+    for each in folders:
+        loaded, trouble = Store(each).load()
+        found += loaded
+        problems += trouble
+    if not found and not problems:
+        raise UsageError(
+            f"no results in {folder}: run something first (petlbench run), or say where they "
+            "are: --results DIR."
+        )
+    return found, problems
+
+
+def boards(folder: Path | str) -> tuple[list[leaderboard.Leaderboard], list[str]]:
+    """One leaderboard per suite and fingerprint below `folder`, and what was left out."""
+    found, problems = records(folder)
+    suites = dict.fromkeys(record["spec"]["suite"] for record in found)
+    order = [name for suite in suites for name in task_order(suite)]
+    return leaderboard.build(found, task_order=order), problems
+
+
+def load_results(folder: Path | str = "results") -> pd.DataFrame:
+    """Every finished run below `folder`, one tidy row each; accuracies in [0, 1]."""
+    import pandas as pd
+
+    rows = [_row(record) for record in records(folder)[0] if record["status"] == "done"]
+    return pd.DataFrame(rows)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    spec, test = record["spec"], record["test"]
+    return {
+        "suite": spec["suite"],
+        "group": spec["group"],
+        "task": spec["task"],
+        "method": spec["method"]["label"],
+        "seed": spec["seed"],
+        "accuracy": test["correct"] / test["total"],
+        "correct": test["correct"],
+        "total": test["total"],
+        "trainable_parameters": record["parameters"]["trainable"],
+        "head_parameters": record["parameters"]["head"],
+        "stored_bytes": record["stored_bytes"],
+        "train_seconds": record["train_seconds"],
+        "test_seconds": record["test_seconds"],
+        "peak_bytes": record["peak_bytes"],
+        "backbone": spec["backbone"]["name"],
+        "checkpoint": spec["backbone"]["checkpoint"],
+        "protocol": spec["protocol"]["name"],
+        "fingerprint": record["fingerprint"],
+        "key": record["key"],
+    }
+
+
+def select(found: Sequence[leaderboard.Leaderboard], fingerprint: str | None) -> Any:
+    """The boards whose fingerprint starts with the given digits; all of them for None."""
+    from petlbench.errors import unknown
+
+    if fingerprint is None:
+        return list(found)
+    chosen = [board for board in found if board.fingerprint.startswith(fingerprint)]
+    if not chosen:
+        raise unknown("fingerprint", fingerprint, [board.fingerprint for board in found])
+    return chosen

@@ -1,0 +1,161 @@
+"""Is a method sound? The contract, measured in seconds on tiny models."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from petlbench.backbone import Backbone, load_trained, trained_parameters
+from petlbench.method import Method
+
+CLASSES = 5
+
+# Each differs from the first in what methods tend to take for granted.
+MODELS: dict[str, dict[str, Any]] = {
+    "[cls] token": dict(img_size=32, patch_size=8),
+    "registers and LayerScale": dict(img_size=32, patch_size=8, reg_tokens=4, init_values=0.1),
+    "other patch and image size": dict(img_size=(36, 24), patch_size=6),
+    "mean pooling, no [cls]": dict(
+        img_size=16, patch_size=4, class_token=False, global_pool="avg", fc_norm=True
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim of the contract on one tiny model, and whether it was seen to hold."""
+
+    model: str
+    claim: str
+    holds: bool
+    detail: str = ""
+
+
+def check(method: Method) -> Iterator[Finding]:
+    """Measure every claim on every tiny model; a claim that raises does not hold."""
+    for name in MODELS:
+        for claim, test in CLAIMS.items():
+            try:
+                problem = test(method, name)
+            except Exception as error:
+                problem = f"{type(error).__name__}: {error}"
+            yield Finding(name, claim, not problem, problem)
+
+
+def tiny(name: str) -> Backbone:
+    """A seeded random ViT of width 32 and depth 3 with a frozen encoder and a fresh head."""
+    torch.manual_seed(0)
+    model = VisionTransformer(
+        embed_dim=32, depth=3, num_heads=2, num_classes=0, drop_path_rate=0.1, **MODELS[name]
+    )
+    for parameter in model.parameters():  # no zeros or ones behind which an error could hide
+        torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
+    backbone = Backbone(model)
+    backbone.prepare(CLASSES)
+    return backbone
+
+
+def adapted(method: Method, name: str) -> Backbone:
+    backbone = tiny(name)
+    method.attach(backbone)
+    return backbone
+
+
+def images(backbone: Backbone, count: int = 8) -> Tensor:
+    height, width = (
+        g * p for g, p in zip(backbone.shape.grid, backbone.shape.patch_size, strict=True)
+    )
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def _shape(method: Method, name: str) -> str:
+    backbone = adapted(method, name)
+    shape = tuple(backbone(images(backbone)).shape)
+    return "" if shape == (8, CLASSES) else f"logits have shape {shape}, not (8, {CLASSES})"
+
+
+def _identity(method: Method, name: str) -> str:
+    plain, backbone = tiny(name).eval(), adapted(method, name).eval()
+    with torch.no_grad():
+        gap = (plain(images(plain)) - backbone(images(plain))).abs().max().item()
+    if method.identity_at_init():
+        return "" if gap == 0 else f"declared an identity, but logits differ by up to {gap:.2g}"
+    return "" if gap > 0 else "declared no identity, but the logits are those of the backbone"
+
+
+def _count(method: Method, name: str) -> str:
+    backbone = adapted(method, name)
+    trained = trained_parameters(backbone)
+    measured = sum(p.numel() for n, p in trained.items() if not n.startswith("head."))
+    declared = method.num_trainable(backbone.shape)
+    return "" if measured == declared else f"{measured:,} trainable, {declared:,} declared"
+
+
+def _training(method: Method, name: str) -> str:
+    backbone = adapted(method, name).train()
+    before = copy.deepcopy(backbone.state_dict())
+    trained = trained_parameters(backbone)
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
+    labels = torch.arange(8) % CLASSES
+    for _ in range(2):  # one step is not enough behind a layer that starts at zero
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(backbone(images(backbone)), labels).backward()
+        optimizer.step()
+    after = backbone.state_dict()
+    # NaN is never equal to itself; torch.equal would call it moved
+    broken = [n for n in trained if not torch.isfinite(after[n]).all()]
+    moved = {n for n in after if not torch.equal(before[n], after[n])}
+    stuck, strayed = sorted(trained.keys() - moved), sorted(moved - trained.keys())
+    told = [
+        f"{text}: {', '.join(names[:3])}"
+        for text, names in (
+            ("did not move", stuck),
+            ("frozen, but changed", strayed),
+            ("not finite", broken),
+        )
+        if names
+    ]
+    return "; ".join(told)
+
+
+def _configuration(method: Method, name: str) -> str:
+    stored = json.loads(json.dumps(asdict(method)))
+    return "" if type(method)(**stored) == method else f"{stored} gives another method"
+
+
+def _weights(method: Method, name: str) -> str:
+    backbone = adapted(method, name)
+    with torch.no_grad():
+        for parameter in trained_parameters(backbone).values():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    tensors = {n: p.detach().contiguous() for n, p in trained_parameters(backbone).items()}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "weights.safetensors"
+        save_file(tensors, file)
+        loaded = load_file(file)
+    restored = adapted(method, name)
+    load_trained(restored, loaded)
+    with torch.no_grad():
+        batch = images(backbone)
+        same = torch.equal(backbone.eval()(batch), restored.eval()(batch))
+    return "" if same else "the reloaded model predicts something else"
+
+
+CLAIMS: dict[str, Callable[[Method, str], str]] = {
+    "attaches, and logits have the right shape": _shape,
+    "is an identity at initialisation, or not, as declared": _identity,
+    "trains as many parameters as declared": _count,
+    "two AdamW steps move every trainable tensor and no frozen one": _training,
+    "its settings survive JSON": _configuration,
+    "its trained weights survive disk": _weights,
+}

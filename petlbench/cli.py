@@ -1,0 +1,417 @@
+"""The command line: parse and print, no logic. Everything else is imported when it is needed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from petlbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from petlbench.plan import Plan
+
+EXAMPLES = """\
+examples:
+  petlbench run                                    five small tasks, six methods, offline
+  petlbench run --methods convpass,vpt             only these
+  petlbench run --methods ./mine.py,lora           your own method against one of ours
+  petlbench run --suite vtab-1k --tasks cifar --data-root DIR --methods convpass,lora,linear
+  petlbench leaderboard --format markdown
+  petlbench plot params-vs-accuracy -o figure.pdf
+"""
+LISTS = ("methods", "tasks", "suites", "protocols", "backbones")
+PLOTS = ("params-vs-accuracy",)
+FORMATS = ("table", "csv", "markdown", "json")
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with "did you mean" for options and commands."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}.\nSee: {self.prog} --help")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Entry point. Exit code 0: fine; 1: some runs failed; 2: bad input; 130: interrupted."""
+    # `petlbench leaderboard | head` should end quietly
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        code = dispatch(sys.argv[1:] if arguments is None else arguments)
+    except UsageError as error:
+        print(f"petlbench: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print(
+            "\npetlbench: interrupted. Finished runs are recorded; the same command goes on.",
+            file=sys.stderr,
+        )
+        sys.stdout.flush()
+        code = 130
+    sys.exit(code)
+
+
+def dispatch(arguments: Sequence[str]) -> int:
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return 0
+    result = COMMANDS[options.command](options)
+    return result or 0
+
+
+def make_parser() -> Parser:
+    from petlbench import __version__
+
+    parser = Parser(
+        prog="petlbench",
+        description="Compare parameter-efficient transfer learning methods on vision "
+        "transformers, under one protocol.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"petlbench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    for name, text in (
+        ("run", "run a comparison; what is recorded already is not run again"),
+        ("plan", "show what `run` with the same arguments would do, and how long it would take"),
+    ):
+        _add_request(commands.add_parser(name, help=text, description=text))
+
+    listing = commands.add_parser("list", help="what there is to choose from")
+    listing.add_argument("what", metavar="|".join(LISTS))
+    listing.add_argument("--suite", help="with tasks: only this suite")
+
+    board = commands.add_parser("leaderboard", help="rank what has been run")
+    _add_results(board)
+    board.add_argument("--format", default=None, help="|".join(FORMATS) + " (default: table)")
+    board.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the screen")
+
+    plot = commands.add_parser("plot", help="draw what has been run")
+    plot.add_argument("kind", metavar="|".join(PLOTS))
+    _add_results(plot)
+    plot.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=".png, .pdf or .svg by extension"
+    )
+
+    check = commands.add_parser("check", help="is a method sound? seconds, on tiny models")
+    check.add_argument("methods", nargs="+", metavar="METHOD", help="a file, or a method's name")
+    return parser
+
+
+def _add_request(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--plan", type=Path, metavar="FILE", help="read these options from a TOML file")
+    add("--suite", help="default: mini")
+    add("--tasks", type=_names, metavar="A,B", help="default: all of the suite")
+    add("--methods", type=_names, metavar="A,B", help="names or ./file.py")
+    add("--backbone", metavar="NAME", help="a timm vision transformer (default: the suite's)")
+    add("--checkpoint", metavar="FILE", help=".safetensors, .npz, .pth, .pt, or: random")
+    add("--data-root", metavar="DIR", help="where the datasets lie (or set PETLBENCH_DATA)")
+    add("--protocol", metavar="NAME", help="default: the suite's")
+    add("--seeds", type=_whole, metavar="N", help="run seeds 0..N-1")
+    add("--image-size", metavar="PX", help="short for --set protocol.image_size=PX")
+    add("--epochs", metavar="N", help="short for --set protocol.epochs=N")
+    add("--precision", metavar="P", help="auto, fp32 or bf16")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="X.Y=Z",
+        help="a setting of a method or of the protocol: convpass.scale=0.1",
+    )
+    add("--results", metavar="DIR", help="default: results/<suite>")
+    add("--device", metavar="D", help="auto, cpu, cuda or mps")
+    add("--jobs", type=_whole, metavar="N", help="runs at a time (default: what fits)")
+    add("--threads", type=_whole, metavar="N", help="CPU threads per run")
+    add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
+
+
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results", default="results", metavar="DIR", help="default: results")
+    parser.add_argument("--fingerprint", help="only the comparison with this fingerprint")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def _make_plan(options: argparse.Namespace) -> Plan:
+    from petlbench import plan
+
+    settings: dict[str, Any] = {}
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name:
+            raise UsageError(f"--set {text}: write it as --set convpass.scale=0.1")
+        settings[name.strip()] = value.strip()
+    for name in ("image_size", "epochs", "precision"):
+        if getattr(options, name) is not None:
+            settings[f"protocol.{name}"] = getattr(options, name)
+    names = ("suite", "tasks", "methods", "backbone", "checkpoint", "data_root", "protocol")
+    names += ("seeds", "results", "device", "jobs", "threads", "keep")
+    changes = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+    if settings:
+        changes["settings"] = settings
+    if options.plan:
+        return plan.make(plan.request_from_file(options.plan, changes))
+    return plan.make(plan.Request(**changes))
+
+
+def run(options: argparse.Namespace) -> int:
+    from petlbench import api, leaderboard
+
+    plan = _make_plan(options)
+    console = _console()
+    _print_plan(plan, console)
+    result = api.execute(plan)
+    if result.board is not None:
+        console.print()
+        leaderboard.print_table([result.board], console)
+        console.print()
+    for file in result.files:
+        console.print(f"wrote {file}", markup=False, highlight=False, soft_wrap=True)
+    if result.failed:
+        print(
+            f"petlbench: {result.failed} of {len(plan.specs)} runs failed; why: "
+            f"{plan.store.failed}. The same command tries them again.",
+            file=sys.stderr,
+        )
+        return 1
+    console.print(_next_command(plan), markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _next_command(plan: Plan) -> str:
+    from petlbench.method import builtin
+
+    used = {spec.method.name for spec in plan.specs}
+    others = [name for name in builtin() if name not in used][:2]
+    seeds = len({spec.seed for spec in plan.specs})
+    arguments = " ".join(word for word in sys.argv[1:] if "--seeds" not in word) or "run"
+    if seeds < 3 and "--seeds" not in sys.argv:
+        return f"next: petlbench {arguments} --seeds 3    (is the order more than seed noise?)"
+    if others:
+        return f"next: petlbench run --methods {','.join(others)}    (more methods; see: list)"
+    return "next: petlbench plot params-vs-accuracy -o figure.pdf"
+
+
+def plan(options: argparse.Namespace) -> None:
+    made = _make_plan(options)
+    console = _console()
+    _print_plan(made, console)
+    from rich.table import Table
+
+    todo = {spec.key for spec in made.todo}
+    tasks = list(dict.fromkeys(spec.task for spec in made.specs))
+    table = Table(title="runs done / all, per method and task", title_justify="left")
+    for column in ("method", *tasks):
+        table.add_column(column)
+    for label in dict.fromkeys(spec.method.label for spec in made.specs):
+        cells = []
+        for task in tasks:
+            keys = [s.key for s in made.specs if s.method.label == label and s.task == task]
+            cells.append(f"{sum(key not in todo for key in keys)} / {len(keys)}")
+        table.add_row(label, *cells)
+    console.print(table)
+
+
+def _print_plan(plan: Plan, console: Console) -> None:
+    first, done = plan.specs[0], len(plan.specs) - len(plan.todo)
+    failed = f" ({plan.failed} failed before)" if plan.failed else ""
+    wall, source = plan.wall_seconds()
+    lines = [
+        f"{first.suite}: {len(plan.specs)} runs, {done} done, {len(plan.todo)} to go{failed}",
+        f"backbone {first.backbone.name} ({first.backbone.checkpoint[:12]}), protocol "
+        f"{first.protocol}, fingerprint {first.fingerprint}, device {plan.device}",
+    ]
+    if plan.todo:
+        lines.append(
+            f"estimated time {_duration(wall)}, from {source}; results in {plan.store.folder}"
+        )
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def listing(options: argparse.Namespace) -> None:
+    if options.what not in LISTS:
+        raise unknown("list", options.what, LISTS)
+    rows = _LISTINGS[options.what](options)
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        print(f"{name:<{width}}  {text}".rstrip())
+
+
+def _list_methods(options: argparse.Namespace) -> list[tuple[str, str]]:
+    from petlbench.method import builtin, installed, summary
+
+    rows = [(name, summary(file)) for name, file in builtin().items()]
+    return rows + [(name, f"from {point.value}") for name, point in installed().items()]
+
+
+def _list_tasks(options: argparse.Namespace) -> list[tuple[str, str]]:
+    from petlbench.task import load_suite, suites
+
+    chosen = [options.suite] if options.suite else suites()
+    return [
+        (
+            task.name,
+            f"{name}, {task.group}, {task.classes} classes. {task.description}".rstrip(". "),
+        )
+        for name in chosen
+        for task in load_suite(name).tasks
+    ]
+
+
+def _list_suites(options: argparse.Namespace) -> list[tuple[str, str]]:
+    from petlbench.task import load_suite, suites
+
+    return [(name, load_suite(name).description) for name in suites()]
+
+
+def _list_protocols(options: argparse.Namespace) -> list[tuple[str, str]]:
+    from petlbench.protocol import names
+
+    return list(names().items())
+
+
+def _list_backbones(options: argparse.Namespace) -> list[tuple[str, str]]:
+    from petlbench.weights import BACKBONES
+
+    return [*BACKBONES.items(), ("vit_*, deit_*", "any other plain timm vision transformer")]
+
+
+_LISTINGS = {
+    "methods": _list_methods,
+    "tasks": _list_tasks,
+    "suites": _list_suites,
+    "protocols": _list_protocols,
+    "backbones": _list_backbones,
+}
+
+
+def board(options: argparse.Namespace) -> None:
+    from petlbench import api, leaderboard
+    from petlbench.store import write_text
+
+    by_extension = {".csv": "csv", ".md": "markdown", ".json": "json"}
+    extension = by_extension.get(options.output.suffix, "csv") if options.output else "table"
+    form = options.format or extension
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    found, problems = api.boards(options.results)
+    chosen = api.select(found, options.fingerprint)
+    for problem in problems:
+        print(f"petlbench: {problem}", file=sys.stderr)
+    if form == "table":
+        if options.output:
+            raise UsageError("the table is for the screen; for a file: --format csv|markdown|json")
+        leaderboard.print_table(chosen, _console())
+        return
+    text = {
+        "csv": leaderboard.to_csv,
+        "markdown": leaderboard.to_markdown,
+        "json": leaderboard.to_json,
+    }[form](chosen)
+    if options.output:
+        _save(lambda: write_text(options.output, text), options.output)
+    else:
+        print(text, end="" if text.endswith("\n") else "\n")
+
+
+def plot(options: argparse.Namespace) -> None:
+    if options.kind not in PLOTS:
+        raise unknown("plot", options.kind, PLOTS)
+    from petlbench import api, leaderboard
+    from petlbench import plot as drawing
+
+    found, problems = api.boards(options.results)
+    chosen = api.select(found, options.fingerprint)
+    for problem in problems:
+        print(f"petlbench: {problem}", file=sys.stderr)
+    if len(chosen) > 1:
+        differ = "\n".join(f"  {line}" for line in leaderboard.differences(chosen))
+        names = "\n".join(
+            f"  --fingerprint {b.fingerprint}  ({b.suite}, {b.backbone}, {len(b.rows)} methods)"
+            for b in chosen
+        )
+        raise UsageError(
+            f"{options.results} holds {len(chosen)} comparisons that must not share a plot:\n"
+            f"{differ}\nChoose one:\n{names}"
+        )
+    if not chosen:
+        raise UsageError(f"{options.results} holds no readable record; see the messages above.")
+    output = options.output or Path("params_vs_accuracy.png")
+    _save(lambda: drawing.params_vs_accuracy(chosen[0], output), output)
+
+
+def _save(write: Any, file: Path) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
+    print(f"wrote {file}")
+
+
+def check(options: argparse.Namespace) -> int:
+    from petlbench import method
+    from petlbench.check import MODELS
+    from petlbench.check import check as findings_of
+
+    sound = True
+    for reference in options.methods:
+        cls = method.load(reference)
+        print(f"{reference}: {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}")
+        findings = list(findings_of(cls()))
+        for claim in dict.fromkeys(finding.claim for finding in findings):
+            failed = [f for f in findings if f.claim == claim and not f.holds]
+            print(f"  {'holds        ' if not failed else 'DOES NOT HOLD'}  {claim}")
+            for finding in failed:
+                print(f"                   on {finding.model}: {finding.detail}")
+        holds = all(finding.holds for finding in findings)
+        sound &= holds
+        verdict = "is sound" if holds else "is NOT sound"
+        print(f"  {reference} {verdict} ({len(findings)} checks on {len(MODELS)} tiny models)")
+    return 0 if sound else 1
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # a pipe has no width: do not let the table wrap at 80 columns there
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 120))
+    return Console(width=width)
+
+
+COMMANDS: dict[str, Any] = {
+    "run": run,
+    "plan": plan,
+    "list": listing,
+    "leaderboard": board,
+    "plot": plot,
+    "check": check,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Decode and resize every image once: a uint8 array on disk, shared by all runs and processes.
+
+One `.npy` file per (split version, size, resize rule), written whole and renamed into place, so
+a file that exists is complete; memory-mapped, so that an epoch touches no image file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from filelock import FileLock
+
+from petlbench.data.split import Split
+from petlbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1  # raise when the meaning of a cached array changes
+
+
+@dataclass(frozen=True)
+class Images:
+    """Decoded images (N, 3, S, S) uint8 RGB, labels (N,), and the SHA-256 of both."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    sha256: str
+
+
+def cache_folder() -> Path:
+    folder = os.environ.get("PETLBENCH_CACHE") or "~/.cache/petlbench"
+    return Path(folder).expanduser()
+
+
+def load(
+    split: Split,
+    size: int,
+    resize: str,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Images:
+    """The images of `split` at `size` x `size` px, from the cache or decoded into it."""
+    version = f"{FORMAT}\0{split.version()}\0{size}\0{resize}"
+    key = hashlib.sha256(version.encode()).hexdigest()[:24]
+    folder = cache_folder()
+    file = folder / f"{key}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):  # the first one decodes, the others wait
+            pixels = _open(file, len(split), size)
+            if pixels is None:
+                _build(file, split, size, resize, on_progress)
+                pixels = _open(file, len(split), size)
+            assert pixels is not None
+            digest = _digest(file)
+    except OSError as error:
+        raise UsageError(
+            f"the image cache {folder} cannot be used: {error}. "
+            "Point PETLBENCH_CACHE at a folder with space."
+        ) from error
+    identity = hashlib.sha256(digest.encode() + split.labels.tobytes()).hexdigest()
+    return Images(pixels, split.labels, identity)
+
+
+def _open(file: Path, count: int, size: int) -> NDArray[np.uint8] | None:
+    """The memory-mapped array, or None if it is absent or damaged."""
+    try:
+        # copy-on-write: torch wants writable memory, and the file must never change
+        pixels = np.load(file, mmap_mode="c", allow_pickle=False)
+        _digest(file)
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    intact = pixels.shape == (count, 3, size, size) and pixels.dtype == np.uint8
+    return pixels if intact else None
+
+
+def _digest(file: Path) -> str:
+    return str(json.loads(file.with_suffix(".json").read_text())["sha256"])
+
+
+def _build(
+    file: Path, split: Split, size: int, resize: str, on_progress: Callable[[int, int], None]
+) -> None:
+    from PIL import Image
+
+    rule = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[resize]
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        shape = (len(split), 3, size, size)
+        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        digest = hashlib.sha256()
+        for index in range(len(split)):
+            image = split.read(index)
+            if image.size != (size, size):
+                image = image.resize((size, size), rule)
+            pixels[index] = np.asarray(image).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+            digest.update(pixels[index].tobytes())
+            on_progress(index + 1, len(split))
+        pixels.flush()
+        del pixels
+        description = {"sha256": digest.hexdigest(), "split": split.name, **split.describe}
+        sidecar = partial.with_suffix(".json.partial")
+        sidecar.write_text(json.dumps(description))
+        os.replace(sidecar, file.with_suffix(".json"))
+        os.replace(partial, file)
+    finally:
+        for leftover in (partial, partial.with_suffix(".json.partial")):
+            leftover.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""The de-facto VTAB-1K layout: `<root>/<task>/<split>.txt`, one `relative/path label` per line."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from petlbench.data.split import Split
+from petlbench.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def open_split(
+    root: Path | None, folder: str, split: str, classes: int, expected: int = 0
+) -> Split:
+    """Read one list file; images are opened later. `expected` images, 0 for any number.
+
+    Raises UsageError naming the missing folder or file, or the line and what is wrong with it.
+    """
+    if root is None:
+        raise UsageError(
+            "this suite reads images from disk: give --data-root DIR or set PETLBENCH_DATA."
+        )
+    base = root / folder
+    file = base / f"{split}.txt"
+    if not base.is_dir():
+        raise UsageError(f"no folder {base}")
+    if not file.is_file():
+        raise UsageError(f"no list file {file}")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read as a list of images: {error}") from error
+    paths, labels = [], []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        where = f"{file}, line {number}: {line.strip()[:80]!r}"
+        if not path or not re.fullmatch(r"-?[0-9]{1,9}", label):
+            raise UsageError(f"{where} is not 'relative/path label'.")
+        if not 0 <= int(label) < classes:
+            raise UsageError(f"{where}: the label must be in 0..{classes - 1}.")
+        if Path(path).is_absolute() or ".." in Path(path).parts:
+            raise UsageError(f"{where}: the path must stay inside {base}.")
+        paths.append(path)
+        labels.append(int(label))
+    if not paths:
+        raise UsageError(f"{file} lists no images.")
+    if expected and len(paths) != expected:
+        raise UsageError(f"{file} lists {len(paths)} images; {expected} are expected.")
+    files = [base / path for path in paths]
+    listing = "\n".join(f"{path} {label}" for path, label in zip(paths, labels, strict=True))
+    return Split(
+        name=split,
+        labels=np.array(labels, dtype=np.int64),
+        members=hashlib.sha256(listing.encode()).hexdigest(),
+        version=lambda: _version(files),
+        read=lambda index: _decode(files[index]),
+        describe={"layout": "lists", "formats": sorted({f.suffix.lower() for f in files})},
+    )
+
+
+def _version(files: Sequence[Path]) -> str:
+    """Changes when any file is replaced or rewritten, even with its old times put back (ctime)."""
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise RunError(f"cannot read image {file}: {error.strerror}") from error
+        digest.update(f"{file}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _decode(file: Path) -> Image:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise RunError(f"cannot decode image {file}: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise RunError(f"refusing image {file}: {error}") from error

@@ -1,0 +1,34 @@
+"""A split: labels, and images that are decoded on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split of one task, opened but not decoded.
+
+    `members` is the SHA-256 of what the split consists of (file names and labels), which enters
+    a run's identity; `version()` is a cheap key that changes whenever a source file changes,
+    under which decoded images are cached.
+    """
+
+    name: str
+    labels: NDArray[np.int64]
+    members: str
+    version: Callable[[], str]
+    read: Callable[[int], Image]
+    """Image i, RGB, undistorted. Raises RunError naming the file that cannot be decoded."""
+    describe: dict[str, Any]
+    """Where the images come from, for the record."""
+
+    def __len__(self) -> int:
+        return len(self.labels)

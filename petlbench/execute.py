@@ -1,0 +1,124 @@
+"""Many runs on one machine: joblib workers that claim, run and record."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from petlbench.errors import UsageError
+from petlbench.experiment import Machine, run
+from petlbench.progress import Display, Reporter
+from petlbench.spec import RunSpec
+from petlbench.store import Store
+
+ELSEWHERE = "elsewhere"
+
+
+def execute(
+    specs: Sequence[RunSpec], store: Store, machine: Machine, jobs: int, display: Display
+) -> dict[str, str]:
+    """Run every spec that is not recorded yet; returns key -> "done" or "failed".
+
+    A run that another process has claimed is waited for at the end, and run here if that process
+    gave up. Finished runs are on disk before this function hears of them: interrupting loses at
+    most the runs in flight.
+    """
+    store.require_writable()
+    outcome: dict[str, str] = {}
+    with display.live():
+        for wait in (False, True):
+            todo = [spec for spec in specs if outcome.get(spec.key, ELSEWHERE) == ELSEWHERE]
+            for spec, status, message in _run_all(todo, store, machine, jobs, wait):
+                outcome[spec.key] = status
+                if status != ELSEWHERE:
+                    display.advance()
+                if status == "failed":
+                    name = f"{spec.method.label} on {spec.task}, seed {spec.seed}"
+                    display.message(f"failed: {name}: {message}")
+    return outcome
+
+
+def _run_all(
+    specs: Sequence[RunSpec], store: Store, machine: Machine, jobs: int, wait: bool
+) -> Any:
+    if jobs == 1 or len(specs) <= 1:
+        for spec in specs:
+            yield _run_one(spec, store, machine, wait)
+        return
+    import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    devices = _worker_devices(machine, jobs)
+    with joblib.parallel_config(
+        "loky", inner_max_num_threads=machine.threads, initializer=_ignore_interrupt
+    ):
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+        try:
+            yield from parallel(
+                joblib.delayed(_run_one)(spec, store, machine, wait, devices) for spec in specs
+            )
+        except TerminatedWorkerError as error:
+            raise UsageError(
+                "a worker process died, most likely for lack of memory. Finished runs are "
+                "recorded; type the same command to go on, with fewer workers: --jobs 1."
+            ) from error
+
+
+def _run_one(
+    spec: RunSpec, store: Store, machine: Machine, wait: bool, devices: Path | None = None
+) -> tuple[RunSpec, str, str]:
+    with store.claim(spec.key, wait) as mine:
+        if not mine:
+            return spec, ELSEWHERE, ""
+        if store.read(spec.key) is not None:  # another process finished it meanwhile
+            return spec, "done", ""
+        if devices is not None:
+            machine = replace(machine, device=_own_device(devices))
+        reporter = Reporter(
+            store.claims / f"{spec.key}.progress",
+            f"{spec.method.label} on {spec.task}, seed {spec.seed}",
+        )
+        try:
+            reporter("starting")
+            record = run(spec, store, machine, reporter)
+        finally:
+            reporter.close()
+    return spec, record["status"], record.get("error", {}).get("message", "")
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C is the parent's to handle: it stops the workers without a traceback from each."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _worker_devices(machine: Machine, jobs: int) -> Path | None:
+    """With several GPUs and workers, a folder in which each worker claims a GPU of its own."""
+    if machine.device != "cuda":
+        return None
+    import tempfile
+
+    import torch
+
+    if torch.cuda.device_count() < 2:
+        return None
+    folder = Path(tempfile.mkdtemp(prefix="petlbench-gpus-"))
+    for worker in range(jobs):
+        (folder / f"free-{worker}-{worker % torch.cuda.device_count()}").touch()
+    return folder
+
+
+def _own_device(folder: Path) -> str:
+    """The device of this worker process: the first free ticket, kept for its lifetime."""
+    mine = f"taken-{os.getpid()}-"
+    for ticket in [*folder.glob(f"{mine}*"), *sorted(folder.glob("free-*"))]:
+        gpu = ticket.name.rpartition("-")[2]
+        try:
+            ticket.rename(folder / f"{mine}{gpu}")
+        except FileNotFoundError:
+            continue  # another worker was faster
+        return f"cuda:{gpu}"
+    return "cuda:0"

@@ -1,0 +1,228 @@
+"""RunSpec -> Record: the only place that knows the order of the steps."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from petlbench import __version__, backbone, weights
+from petlbench.data import cache
+from petlbench.errors import RunError, UsageError
+from petlbench.evaluate import predict
+from petlbench.spec import RunSpec
+from petlbench.store import SCHEMA, Record, Store, write_bytes
+from petlbench.task import load_suite
+from petlbench.train import Normalise, train
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how a run is executed: what may change its speed, and at most its last bits."""
+
+    device: str = "cpu"
+    threads: int = 1
+    data_root: str | None = None
+    keep: str = "all"  # "all", "predictions" or "none"
+
+
+def run(
+    spec: RunSpec,
+    store: Store,
+    machine: Machine,
+    on_progress: Callable[[str], None] = lambda message: None,
+) -> Record:
+    """Execute one run and store its record; a run that fails is a record too."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    record: Record = {
+        "schema": SCHEMA,
+        "key": spec.key,
+        "fingerprint": spec.fingerprint,
+        "spec": spec.as_dict(),
+        "started": started,
+        "environment": _environment(machine),
+    }
+    try:
+        measured, artifacts = measure(spec, machine, on_progress)
+        record |= {"status": "done", **measured}
+    except Exception as error:
+        artifacts = {}
+        record |= {
+            "status": "failed",
+            "error": {
+                "type": type(error).__name__,
+                "message": str(error),
+                "traceback": traceback.format_exc(),
+            },
+        }
+    try:
+        for suffix, content in artifacts.items():
+            write_bytes(store.artifacts / f"{spec.key}{suffix}", content)
+        store.write(record)
+    except OSError as error:
+        raise UsageError(
+            f"the result of {spec.method.label} on {spec.task} could not be written to "
+            f"{store.folder}: {error.strerror or error}. Finished runs are safe; make room, then "
+            "type the same command to go on."
+        ) from error
+    return record
+
+
+def measure(
+    spec: RunSpec, machine: Machine, on_progress: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Train and test: what the record holds beyond its spec, and the files kept beside it."""
+    torch.set_num_threads(machine.threads)
+    device = torch.device(machine.device)
+    rules = spec.rules
+    suite = load_suite(spec.suite)
+    (task,) = suite.select([spec.task])
+    root = Path(machine.data_root) if machine.data_root else None
+
+    def images(split: str) -> cache.Images:
+        opened = suite.open_split(task, split, root)
+        if opened.members != spec.members[split]:
+            raise RunError(f"the list of {task.name}/{split} changed since the run was planned.")
+        size, resize = rules["image_size"], rules["resize"]
+        note = f"decoding {split}"
+        return cache.load(opened, size, resize, lambda i, n: on_progress(f"{note} {i}/{n}"))
+
+    peak_known = _reset_peak(device)
+    training = images(rules["train_split"])
+    model = weights.build(spec.backbone, rules["image_size"], rules["drop_path"])
+    torch.manual_seed(spec.seed)
+    model.prepare(spec.classes)
+    method = spec.method.build()
+    method.attach(model)
+    # on CPUs the backward pass of the fused kernel is the slower one
+    model.use_fused_attention(device.type == "cuda")
+    model.to(device)
+    trained = backbone.trained_parameters(model)
+    head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))
+    trainable = sum(p.numel() for p in trained.values()) - head
+
+    normalise = Normalise(rules["mean"], rules["std"], device)
+    begin = time.perf_counter()
+    curve = train(
+        model,
+        torch.from_numpy(training.pixels).to(device),
+        torch.from_numpy(training.labels).to(device),
+        rules,
+        normalise,
+        spec.seed,
+        lambda epoch, loss: on_progress(f"epoch {epoch}/{rules['epochs']} loss {loss:.3f}"),
+    )
+    train_seconds = time.perf_counter() - begin
+
+    # Every choice has been made: the one time that the test split is opened.
+    test = images(rules["test_split"])
+    on_progress(f"testing on {len(test.labels)} images")
+    begin = time.perf_counter()
+    bf16 = rules["precision"] == "bf16"
+    predictions = predict(model, torch.from_numpy(test.pixels), normalise, bf16).numpy()
+    measured = {
+        "test": {"correct": int((predictions == test.labels).sum()), "total": len(test.labels)},
+        "test_reads": 1,
+        "parameters": {
+            "trainable": trainable,
+            "head": head,
+            "declared": method.num_trainable(model.shape),
+        },
+        "stored_bytes": sum(p.numel() * p.element_size() for p in trained.values()),
+        "train_seconds": round(train_seconds, 4),
+        "test_seconds": round(time.perf_counter() - begin, 4),
+        "peak_bytes": _peak_bytes(device) if peak_known else None,
+        "train_loss": [round(loss, 6) for loss in curve],
+        "data": {"train": training.sha256, "test": test.sha256},
+    }
+    artifacts = {}
+    if machine.keep in ("all", "predictions"):
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, predictions=predictions.astype(np.int32), labels=test.labels.astype(np.int32)
+        )
+        artifacts[".predictions.npz"] = buffer.getvalue()
+    if machine.keep == "all":
+        tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
+        artifacts[".safetensors"] = save(tensors, {"spec": json.dumps(spec.as_dict())})
+    return measured, artifacts
+
+
+def _reset_peak(device: torch.device) -> bool:
+    """Start measuring; False where the peak of one run cannot be told from that of another."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    if sys.platform != "linux":
+        return False
+    ctypes.CDLL(None).malloc_trim(0)  # what an earlier run in this process left behind
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Peak memory since the reset: allocated on the GPU, or resident in the process (Linux)."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _environment(machine: Machine) -> dict[str, Any]:
+    gpu = torch.cuda.get_device_name() if machine.device.startswith("cuda") else None
+    return {
+        "device": machine.device,
+        "threads": machine.threads,
+        "cores": os.cpu_count(),
+        "processor": _processor(),
+        "gpu": gpu,
+        "platform": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "petlbench": __version__,
+        "git_commit": _git_commit(),
+        **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """The commit of petlbench itself when it runs from a checkout; "+" marks local changes."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        git = ("git", "-C", str(root))
+        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True, timeout=5).strip()
+        changed = subprocess.check_output(
+            [*git, "status", "--porcelain", "--", "petlbench", "methods"], text=True, timeout=5
+        )
+        return commit + ("+" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,122 @@
+"""Progress of runs in other processes: each leaves a line in a file, one thread shows them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+INTERVAL = 0.25  # seconds
+
+
+class Reporter:
+    """Called by the process that runs; writes at most one line per interval."""
+
+    def __init__(self, file: Path, label: str) -> None:
+        self.file, self.label, self.last = file, label, 0.0
+
+    def __call__(self, message: str) -> None:
+        now = time.monotonic()
+        if now - self.last >= INTERVAL:
+            self.last = now
+            self._write(f"{self.label}: {message}")
+
+    def _write(self, line: str) -> None:
+        # a full disk is reported where results are written, not by the progress line
+        with contextlib.suppress(OSError):
+            self.file.write_text(line)
+
+    def close(self) -> None:
+        self.file.unlink(missing_ok=True)
+
+
+class Display:
+    """A bar over all runs and a line per run in flight; silent when not on a terminal."""
+
+    def __init__(self, folder: Path, total: int, enabled: bool | None = None) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.folder, self.started = folder, time.time()
+        console = Console(stderr=True)
+        self.enabled = sys.stderr.isatty() if enabled is None else enabled
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.enabled,
+        )
+        self.runs = self.progress.add_task("runs", total=total)
+        self.lines: dict[str, object] = {}
+
+    def advance(self) -> None:
+        self.progress.advance(self.runs)
+
+    def message(self, text: str) -> None:
+        self.progress.console.print(text, style="yellow", markup=False, highlight=False)
+
+    @contextmanager
+    def live(self) -> Iterator[Display]:
+        stop = threading.Event()
+        thread = threading.Thread(target=self._watch, args=(stop,), daemon=True)
+        with self.progress:
+            if self.enabled:
+                thread.start()
+            try:
+                yield self
+            finally:
+                stop.set()
+                if self.enabled:
+                    thread.join()
+
+    def _watch(self, stop: threading.Event) -> None:
+        shown: dict[str, object] = {}
+        while not stop.wait(INTERVAL):
+            current = _read(self.folder, self.started)
+            for name in shown.keys() - current.keys():
+                self.progress.remove_task(shown.pop(name))  # type: ignore[arg-type]
+            for name, (text, done, total) in current.items():
+                if name not in shown:
+                    shown[name] = self.progress.add_task(text, total=total)
+                self.progress.update(
+                    shown[name],  # type: ignore[arg-type]
+                    description=text,
+                    completed=done,
+                    total=total,
+                )
+        for task in shown.values():
+            self.progress.remove_task(task)  # type: ignore[arg-type]
+
+
+def _read(folder: Path, since: float) -> dict[str, tuple[str, int, int]]:
+    """File name -> (text, done, total) of the runs in flight ("epoch 3/12" gives 3 and 12)."""
+    lines = {}
+    for entry in os.scandir(folder):
+        if not entry.name.endswith(".progress"):
+            continue
+        try:
+            if entry.stat().st_mtime < since - 1:
+                continue  # left behind by a process that was killed
+            text = Path(entry.path).read_text()
+        except OSError:
+            continue
+        fraction = next((word for word in text.split() if "/" in word), "0/1")
+        done, _, total = fraction.partition("/")
+        if done.isdigit() and total.isdigit():
+            lines[entry.name] = (text, int(done), int(total))
+    return lines

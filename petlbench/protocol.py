@@ -1,0 +1,96 @@
+"""A protocol: everything that must be equal for two numbers to be comparable.
+
+One strict TOML file per protocol in `protocols/`; the file's name is the protocol's name. Fields
+that depend on the machine or the checkpoint ("auto", "checkpoint") are resolved to values before
+a run is specified, and the resolved values are what is hashed into the fingerprint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Literal
+
+from petlbench import settings
+from petlbench.errors import UsageError, unknown
+from petlbench.settings import setting
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The rules of a comparison. Sizes in pixels, durations in epochs.
+
+    The learning rate rises linearly from `warmup_learning_rate` over the warm-up epochs and then
+    follows a cosine to `min_learning_rate`, step by step (formula: `train.learning_rate`).
+    Weight decay applies to every trainable parameter, as in the released PETL code.
+    """
+
+    name: str
+    description: str = ""
+    # images
+    image_size: int = setting(224, at_least=1)
+    resize: Literal["bicubic", "bilinear"] = "bicubic"  # to image_size x image_size, no crop
+    normalisation: Literal["checkpoint", "imagenet", "half", "clip", "none"] = "checkpoint"
+    # recipe
+    optimizer: Literal["adamw"] = "adamw"
+    learning_rate: float = setting(1e-3, above=0)
+    weight_decay: float = setting(1e-4, at_least=0)
+    warmup_learning_rate: float = setting(1e-6, at_least=0)
+    min_learning_rate: float = setting(1e-5, at_least=0)
+    epochs: int = setting(100, at_least=1)
+    warmup_epochs: int = setting(10, at_least=0)
+    batch_size: int = setting(64, at_least=1)
+    drop_last: bool = True
+    drop_path: float = setting(0.1, at_least=0, below=1)
+    augmentation: Literal["none"] = "none"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # evidence
+    train_split: str = "train800val200"
+    test_split: str = "test"
+    selection: Literal["final-epoch"] = "final-epoch"  # nothing is chosen; test is read once
+    seeds: int = setting(3, at_least=1)  # how many; not part of the fingerprint
+
+    def __post_init__(self) -> None:
+        settings.check(self, "protocol")
+        if self.warmup_epochs >= self.epochs:
+            raise UsageError(
+                f"protocol.warmup_epochs = {self.warmup_epochs} must be smaller than "
+                f"protocol.epochs = {self.epochs}; set both: --set protocol.warmup_epochs=0."
+            )
+
+    def rules(self) -> dict[str, Any]:
+        """The fields that decide comparability, as plain values."""
+        values = dataclasses.asdict(self)
+        for name in ("name", "description", "seeds"):
+            del values[name]
+        return values
+
+
+def names() -> dict[str, str]:
+    """Protocol name -> description."""
+    files = resources.files("petlbench.protocols").iterdir()
+    stems = sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    return {stem: load(stem).description for stem in stems}
+
+
+def load(name: str) -> Protocol:
+    """The protocol of that name; unknown keys and wrong types are refused."""
+    file = resources.files("petlbench.protocols") / f"{name}.toml"
+    if not file.is_file():
+        raise unknown("protocol", name, names())
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"protocols/{name}.toml: {error}") from error
+    return override(Protocol(name=name), values)
+
+
+def override(protocol: Protocol, values: dict[str, Any]) -> Protocol:
+    """A copy with some fields changed; the name stays, the fingerprint tells."""
+    for key in values:
+        settings.known(Protocol, "protocol", key)
+        if key == "name":
+            raise UsageError("protocol.name is given by its file and cannot be set.")
+    return dataclasses.replace(protocol, **values)

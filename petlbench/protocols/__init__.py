@@ -1,0 +1,1 @@
+"""One strict TOML file per protocol; the file's name is the protocol's name."""

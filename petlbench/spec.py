@@ -1,0 +1,69 @@
+"""What identifies a run: a frozen spec and its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from petlbench.method import MethodSpec
+from petlbench.weights import BackboneSpec
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One (method, backbone, task, protocol, seed), with everything that can change its result.
+
+    `rules` are the protocol's resolved fields, `members` the SHA-256 of each split's member list.
+    """
+
+    suite: str
+    task: str
+    group: str
+    classes: int
+    seed: int
+    method: MethodSpec
+    backbone: BackboneSpec
+    protocol: str
+    rules: dict[str, Any]
+    members: dict[str, str]
+
+    @property
+    def key(self) -> str:
+        """16 hex digits: the name of the run's record."""
+        return _hash(
+            self._comparison()
+            | {
+                "task": self.task,
+                "seed": self.seed,
+                "method": [self.method.name, self.method.source, self.method.config],
+                "members": self.members,
+            },
+            16,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hex digits, equal for runs whose numbers may be ranked against each other."""
+        return _hash(self._comparison(), 12)
+
+    def _comparison(self) -> dict[str, Any]:
+        return {
+            "suite": self.suite,
+            "backbone": [self.backbone.name, self.backbone.checkpoint],
+            "rules": self.rules,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """As stored in the record: without paths of this machine."""
+        values = asdict(self)
+        values["protocol"] = {"name": self.protocol, **values.pop("rules")}
+        del values["backbone"]["path"]
+        del values["method"]["reference"]
+        return values
+
+
+def _hash(value: Any, digits: int) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

@@ -1,0 +1,135 @@
+"""Records on disk: one JSON file per run, written whole and renamed into place.
+
+<results>/records/<key>.json       a finished run: it is done because the file exists
+<results>/failed/<key>.json        a failed run, with its traceback; tried again next time
+<results>/artifacts/<key>.*        test predictions and trained weights
+<results>/claims/<key>.lock        held by the process that is running it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from petlbench.errors import UsageError
+
+SCHEMA = 1
+Record = dict[str, Any]
+
+
+class Store:
+    """The results folder of one comparison."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.records, self.failed = self.folder / "records", self.folder / "failed"
+        self.artifacts, self.claims = self.folder / "artifacts", self.folder / "claims"
+
+    def require_writable(self) -> None:
+        """Find out before hours of computing, not after."""
+        try:
+            for folder in (self.records, self.failed, self.artifacts, self.claims):
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.NamedTemporaryFile(dir=folder):
+                    pass
+        except OSError as error:
+            raise UsageError(
+                f"the results folder {self.folder} cannot be written: {error.strerror or error}. "
+                "Choose another: --results DIR."
+            ) from error
+
+    def read(self, key: str) -> Record | None:
+        """The record of a finished run; None if there is none that can be read."""
+        try:
+            record = json.loads((self.records / f"{key}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        intact = isinstance(record, dict) and record.get("status") == "done"
+        return record if intact and record.get("key") == key else None
+
+    def load(self) -> tuple[list[Record], list[str]]:
+        """Every record, finished and failed, and a sentence for each file that is left out."""
+        records, problems = [], []
+        for folder in (self.records, self.failed):
+            for file in sorted(folder.glob("*.json")):
+                try:
+                    record = json.loads(file.read_text(encoding="utf-8"))
+                    problem = _problem(record, file.stem)
+                except (OSError, ValueError) as error:
+                    record, problem = None, f"cannot be read ({error})"
+                if problem:
+                    problems.append(f"{file} {problem}; it is left out.")
+                else:
+                    records.append(record)
+        done = {record["key"] for record in records if record["status"] == "done"}
+        return [r for r in records if r["status"] == "done" or r["key"] not in done], problems
+
+    def write(self, record: Record) -> None:
+        """Store a finished or failed run. The latest word on a run replaces the failed one."""
+        key = record["key"]
+        if record["status"] == "done":
+            write_text(self.records / f"{key}.json", _dump(record))
+            (self.failed / f"{key}.json").unlink(missing_ok=True)
+        else:
+            write_text(self.failed / f"{key}.json", _dump(record))
+
+    @contextmanager
+    def claim(self, key: str, wait: bool) -> Iterator[bool]:
+        """Hold the run `key` against other processes; yields False if another one has it.
+
+        The operating system releases the claim when its holder dies.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.claims / f"{key}.lock")
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+
+def _problem(record: Any, key: str) -> str:
+    if not isinstance(record, dict) or record.get("key") != key:
+        return "is not a record of petlbench"
+    if record.get("schema") != SCHEMA:
+        return f"has schema {record.get('schema')!r}, this version reads {SCHEMA}"
+    needed = {"done": ("spec", "fingerprint", "test", "parameters"), "failed": ("spec", "error")}
+    status = record.get("status")
+    if status not in needed:
+        return f"has the unknown status {status!r}"
+    missing = [name for name in needed[status] if name not in record]
+    return f"lacks {', '.join(missing)}" if missing else ""
+
+
+def _dump(record: Record) -> str:
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def write_text(file: Path, text: str) -> None:
+    write_bytes(file, text.encode("utf-8"))
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write whole or not at all: to a temporary file beside it, flushed, then renamed."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, file)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

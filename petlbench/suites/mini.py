@@ -1,0 +1,86 @@
+"""The embedded suite: five small tasks in VTAB's image, offline, none seen in pre-training.
+
+Natural: samples of scikit-learn's digits and of Fashion-MNIST. Structured: scenes rendered on
+the fly, in the spirit of CLEVR and dSprites.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from petlbench.data.split import Split
+from petlbench.errors import UsageError
+from petlbench.mini import SIZES, samples, scenes
+from petlbench.task import Suite, Task
+
+PARTS = {name: (name,) for name in SIZES} | {"trainval": ("train", "val")}
+
+
+def _open_split(task: Task, split: str, root: Path | None) -> Split:
+    if split not in PARTS:
+        raise UsageError(f"suite mini has no split {split!r}; it has {', '.join(PARTS)}.")
+    if task.name in scenes.TASKS:
+        return _scenes(task.name, split)
+    return _samples(task.name, split)
+
+
+def _samples(task: str, split: str) -> Split:
+    parts = [samples.load(task, part) for part in PARTS[split]]
+    images = np.concatenate([images for images, _ in parts])
+    labels = np.concatenate([labels for _, labels in parts])
+    members = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    return Split(
+        name=split,
+        labels=labels,
+        members=members,
+        version=lambda: members,
+        read=lambda index: Image.fromarray(images[index]),
+        describe={"layout": "embedded sample", "size": images.shape[1]},
+    )
+
+
+def _scenes(task: str, split: str) -> Split:
+    items = [(part, index) for part in PARTS[split] for index in range(SIZES[part])]
+    labels = np.array([scenes.label(task, *item) for item in items], dtype=np.int64)
+    members = hashlib.sha256(f"{task} {split} {_renderer()}".encode()).hexdigest()
+    return Split(
+        name=split,
+        labels=labels,
+        members=members,
+        version=lambda: members,
+        read=lambda index: Image.fromarray(scenes.render(task, *items[index])),
+        describe={"layout": "rendered scenes", "size": scenes.IMAGE},
+    )
+
+
+@functools.cache
+def _renderer() -> str:
+    """SHA-256 of the first scenes of every task: changes when the renderer draws differently."""
+    digest = hashlib.sha256()
+    for task in scenes.TASKS:
+        for index in range(4):
+            digest.update(scenes.render(task, "train", index).tobytes())
+    return digest.hexdigest()
+
+
+_SIZES = SIZES | {"trainval": SIZES["train"] + SIZES["val"]}
+
+SUITE = Suite(
+    name="mini",
+    description="5 small tasks inside the package: real images and rendered scenes, no download",
+    protocol="mini",
+    backbone="vit_mini",
+    open_split=_open_split,
+    tasks=(
+        Task("digits", "Natural", 10, _SIZES, "handwritten digits, 8x8 (scikit-learn)"),
+        Task("fashion_mnist", "Natural", 10, _SIZES, "clothing, 28x28 (sample of Fashion-MNIST)"),
+        Task("scene_count", "Structured", 6, _SIZES, "how many objects (rendered)"),
+        Task("scene_location", "Structured", 16, _SIZES, "in which cell of 4x4 (rendered)"),
+        Task("scene_orientation", "Structured", 8, _SIZES, "heading of an arrow (rendered)"),
+    ),
+)

@@ -1,0 +1,69 @@
+"""Tasks and suites: declarations, found by file name in `suites/`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from petlbench.data.split import Split
+from petlbench.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dataset with its splits, a linear head over `classes`, and top-1 accuracy."""
+
+    name: str
+    group: str
+    classes: int
+    sizes: Mapping[str, int]
+    """Images per split, as published."""
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named set of tasks, the protocol it is run under, and how a split of a task is opened."""
+
+    name: str
+    description: str
+    protocol: str
+    backbone: str
+    tasks: tuple[Task, ...]
+    open_split: Callable[[Task, str, Path | None], Split]
+    """(task, split name, data root) -> Split; raises UsageError naming what is missing."""
+    needs_data_root: bool = False
+
+    def select(self, names: list[str] | None) -> list[Task]:
+        """The tasks of these names (or aliases), in the suite's order; all of them by default."""
+        if names is None:
+            return list(self.tasks)
+        known = {alias: task for task in self.tasks for alias in (task.name, *task.aliases)}
+        for name in names:
+            if name not in known:
+                raise unknown(f"task of suite {self.name}", name, [t.name for t in self.tasks])
+        chosen = {known[name].name for name in names}
+        return [task for task in self.tasks if task.name in chosen]
+
+
+def suites() -> list[str]:
+    """Names of the suites, by file name."""
+    files = resources.files("petlbench.suites").iterdir()
+    stems = (file.name.removesuffix(".py") for file in files if file.name.endswith(".py"))
+    return sorted(stem.replace("_", "-") for stem in stems if not stem.startswith("_"))
+
+
+def load_suite(name: str) -> Suite:
+    if name not in suites():
+        raise unknown("suite", name, suites())
+    module = importlib.import_module(f"petlbench.suites.{name.replace('-', '_')}")
+    suite = module.SUITE
+    if not isinstance(suite, Suite) or suite.name != name:
+        raise UsageError(
+            f"suites/{name.replace('-', '_')}.py must define SUITE with name {name!r}."
+        )
+    return suite
