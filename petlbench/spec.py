@@ -59,7 +59,11 @@ class RunSpec:
         """As stored in the record: without paths of this machine."""
         values = asdict(self)
         values["protocol"] = {"name": self.protocol, **values.pop("rules")}
-        del values["backbone"]["path"]
+        values["backbone"] = {
+            "name": self.backbone.name,
+            "checkpoint": self.backbone.checkpoint,
+            "image_size": self.rules["image_size"],
+        }
         del values["method"]["reference"]
         return values
 
