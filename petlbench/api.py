@@ -145,13 +145,15 @@ def _row(record: Record) -> dict[str, Any]:
     }
 
 
-def select(found: Sequence[leaderboard.Leaderboard], fingerprint: str | None) -> Any:
+def select(
+    found: Sequence[leaderboard.Leaderboard], fingerprint: str | None
+) -> list[leaderboard.Leaderboard]:
     """The boards whose fingerprint starts with the given digits; all of them for None."""
-    from petlbench.errors import unknown
+    from petlbench.errors import UsageError, unknown
 
-    if fingerprint is None:
-        return list(found)
-    chosen = [board for board in found if board.fingerprint.startswith(fingerprint)]
+    if not found:
+        raise UsageError("none of the records there can be read.")
+    chosen = [board for board in found if board.fingerprint.startswith(fingerprint or "")]
     if not chosen:
-        raise unknown("fingerprint", fingerprint, [board.fingerprint for board in found])
+        raise unknown("fingerprint", str(fingerprint), [board.fingerprint for board in found])
     return chosen

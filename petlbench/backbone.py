@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -133,7 +133,7 @@ class Backbone(nn.Module):
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
         require_plain(vit)
-        self.num_heads = cast(TimmBlock, vit.blocks[0]).attn.num_heads
+        self.num_heads: int = cast(Any, vit.blocks[0]).attn.num_heads
         vit.reset_classifier(0)
         vit.blocks = nn.Sequential(*(Block(cast(TimmBlock, block)) for block in vit.blocks))
         self.vit = vit

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from petlbench.errors import UsageError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from petlbench.leaderboard import Leaderboard
     from petlbench.plan import Plan
 
 EXAMPLES = """\
@@ -64,6 +67,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     if options.command is None:
         parser.print_help()
         return 0
+    options.arguments = list(arguments)
     result = COMMANDS[options.command](options)
     return result or 0
 
@@ -163,8 +167,7 @@ def _make_plan(options: argparse.Namespace) -> Plan:
     for name in ("image_size", "epochs", "precision"):
         if getattr(options, name) is not None:
             settings[f"protocol.{name}"] = getattr(options, name)
-    names = ("suite", "tasks", "methods", "backbone", "checkpoint", "data_root", "protocol")
-    names += ("seeds", "results", "device", "jobs", "threads", "keep")
+    names = {field.name for field in dataclasses.fields(plan.Request)} - {"settings"}
     changes = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
     if settings:
         changes["settings"] = settings
@@ -193,22 +196,24 @@ def run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    console.print(_next_command(plan), markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        _next_command(plan, options.arguments), markup=False, highlight=False, soft_wrap=True
+    )
     return 0
 
 
-def _next_command(plan: Plan) -> str:
+def _next_command(plan: Plan, arguments: Sequence[str]) -> str:
     from petlbench.method import builtin
 
+    if len({spec.seed for spec in plan.specs}) < 3 and "--seeds" not in arguments:
+        again = shlex.join(["petlbench", *arguments, "--seeds", "3"])
+        return f"next: {again}    (is the order more than seed noise?)"
     used = {spec.method.name for spec in plan.specs}
     others = [name for name in builtin() if name not in used][:2]
-    seeds = len({spec.seed for spec in plan.specs})
-    arguments = " ".join(word for word in sys.argv[1:] if "--seeds" not in word) or "run"
-    if seeds < 3 and "--seeds" not in sys.argv:
-        return f"next: petlbench {arguments} --seeds 3    (is the order more than seed noise?)"
-    if others:
-        return f"next: petlbench run --methods {','.join(others)}    (more methods; see: list)"
-    return "next: petlbench plot params-vs-accuracy -o figure.pdf"
+    if others and "--methods" not in arguments:
+        again = shlex.join(["petlbench", *arguments, "--methods", ",".join(others)])
+        return f"next: {again}    (all methods: petlbench list methods)"
+    return f"next: petlbench plot params-vs-accuracy --results {plan.store.folder} -o figure.pdf"
 
 
 def plan(options: argparse.Namespace) -> None:
@@ -312,7 +317,7 @@ _LISTINGS = {
 
 
 def board(options: argparse.Namespace) -> None:
-    from petlbench import api, leaderboard
+    from petlbench import leaderboard
     from petlbench.store import write_text
 
     by_extension = {".csv": "csv", ".md": "markdown", ".json": "json"}
@@ -320,10 +325,7 @@ def board(options: argparse.Namespace) -> None:
     form = options.format or extension
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
-    found, problems = api.boards(options.results)
-    chosen = api.select(found, options.fingerprint)
-    for problem in problems:
-        print(f"petlbench: {problem}", file=sys.stderr)
+    chosen = _boards(options)
     if form == "table":
         if options.output:
             raise UsageError("the table is for the screen; for a file: --format csv|markdown|json")
@@ -340,16 +342,22 @@ def board(options: argparse.Namespace) -> None:
         print(text, end="" if text.endswith("\n") else "\n")
 
 
+def _boards(options: argparse.Namespace) -> list[Leaderboard]:
+    from petlbench import api
+
+    found, problems = api.boards(options.results)
+    for problem in problems:
+        print(f"petlbench: {problem}", file=sys.stderr)
+    return api.select(found, options.fingerprint)
+
+
 def plot(options: argparse.Namespace) -> None:
     if options.kind not in PLOTS:
         raise unknown("plot", options.kind, PLOTS)
-    from petlbench import api, leaderboard
+    from petlbench import leaderboard
     from petlbench import plot as drawing
 
-    found, problems = api.boards(options.results)
-    chosen = api.select(found, options.fingerprint)
-    for problem in problems:
-        print(f"petlbench: {problem}", file=sys.stderr)
+    chosen = _boards(options)
     if len(chosen) > 1:
         differ = "\n".join(f"  {line}" for line in leaderboard.differences(chosen))
         names = "\n".join(
@@ -360,8 +368,6 @@ def plot(options: argparse.Namespace) -> None:
             f"{options.results} holds {len(chosen)} comparisons that must not share a plot:\n"
             f"{differ}\nChoose one:\n{names}"
         )
-    if not chosen:
-        raise UsageError(f"{options.results} holds no readable record; see the messages above.")
     output = options.output or Path("params_vs_accuracy.png")
     _save(lambda: drawing.params_vs_accuracy(chosen[0], output), output)
 

@@ -115,7 +115,9 @@ def load(reference: str) -> type[Method]:
         hint = "Your own method: give its file, as in --methods ./mine.py."
         raise unknown("method", reference, [*builtin(), *points], hint)
     found = points[reference].load()
-    return found if inspect.isclass(found) else _only_method(found, reference)
+    if inspect.isclass(found) and issubclass(found, Method):
+        return found
+    return _only_method(found, reference)
 
 
 def _from_file(path: Path) -> type[Method]:

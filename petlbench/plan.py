@@ -6,7 +6,7 @@ import os
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +156,9 @@ def make(request: Request) -> Plan:
     rules_of = protocol.override(rules_of, _protocol_settings(request))
     backbone = weights.specify(request.backbone or suite.backbone, request.checkpoint)
     rules = _resolve(rules_of, backbone.name, device)
-    weights.build(backbone, rules["image_size"])  # a checkpoint that does not fit: now, not later
+    # a checkpoint or an image size that does not fit: now, not in every run
+    on_disk = backbone if backbone.path else replace(backbone, checkpoint=weights.RANDOM)
+    weights.build(on_disk, rules["image_size"])
     data_root = request.data_root or os.environ.get("PETLBENCH_DATA")
     members, sizes = _members(suite, tasks, rules, Path(data_root) if data_root else None)
     specs = [
@@ -258,7 +260,7 @@ def _multiplies_bf16(device: str) -> bool:
     import torch
 
     if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     return device == "cpu" and bool(amx())
 
@@ -323,9 +325,10 @@ def _guess(plan: Plan) -> float:
     for _ in range(4):
         (a @ a)[0, 0].item()
     speed = 4 * 2 * 2048**3 / (time.perf_counter() - begin)
-    return flops / (0.4 * speed)
+    return float(flops / (0.4 * speed))
 
 
 def _shape(spec: RunSpec) -> Shape:
     backbone = weights.BackboneSpec(spec.backbone.name, weights.RANDOM)
-    return weights.build(backbone, spec.rules["image_size"]).shape
+    shape: Shape = weights.build(backbone, spec.rules["image_size"]).shape
+    return shape

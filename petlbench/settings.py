@@ -28,7 +28,8 @@ def setting(
     """A numeric dataclass field with bounds: `rank: int = setting(8, at_least=1)`."""
     bounds = {">=": at_least, "<=": at_most, ">": above, "<": below}
     metadata = {symbol: bound for symbol, bound in bounds.items() if bound is not None}
-    return typing.cast(T, dataclasses.field(default=default, metadata=metadata))
+    field: Any = dataclasses.field(default=default, metadata=metadata)
+    return field  # type: ignore[no-any-return]  # a field stands for its value, as in dataclasses
 
 
 def settings_of(cls: type) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def train(
                 logits = model(images)
             loss = nn.functional.cross_entropy(logits.float(), target)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses[step] = loss.detach()
         finite = torch.isfinite(losses)  # read once per epoch: no synchronisation inside it

@@ -15,6 +15,7 @@ import math
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-ARCHITECTURE = dict(img_size=48, patch_size=8, embed_dim=128, depth=6, num_heads=4)
+ARCHITECTURE: dict[str, Any] = dict(img_size=48, patch_size=8, embed_dim=128, depth=6, num_heads=4)
 EPOCHS, WARMUP_EPOCHS, BATCH = 24, 1, 128
 LR, WEIGHT_DECAY, LABEL_SMOOTHING, SEED = 1e-3, 0.05, 0.1, 0
 SHIFT = 6  # random translation, pixels at 48x48
@@ -91,7 +92,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(SEED)
     model = VisionTransformer(**ARCHITECTURE, num_classes=100)
     for block in model.blocks:
-        block.attn.fused_attn = False  # the fused kernel's backward is slower on CPUs
+        block.attn.fused_attn = False  # type: ignore[union-attr]  # the fused kernel's backward is slower on CPUs
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(

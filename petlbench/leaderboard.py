@@ -1,0 +1,569 @@
+"""Records in, ranked tables out; nothing is ever ranked across protocol fingerprints.
+
+The rules, in the order a reviewer would ask for them:
+
+- Accuracy is a fraction in [0, 1]: correct / total of one run on the test set.
+- *Mean of tasks* is the mean over all tasks. *Mean of groups* is the mean over groups of each
+  group's mean over its tasks; it decides the rank, and equal means share a rank (1, 1, 3).
+- Seeds are paired: a mean is first taken within each seed, then averaged over seeds, and its
+  spread is the sample standard deviation (ddof = 1) of those per-seed means; none with one seed.
+- A board's tasks and seeds are all those that any of its records tried, finished or failed.
+- A row is complete, and ranked, when no run of it failed and at least one seed finished every
+  task. All its cells are then taken over exactly the seeds that finished every task, so that the
+  means are the means of the tasks shown. With fewer seeds than the board it stays ranked (fewer
+  seeds make a mean noisier, not biased) but a note says so.
+- Any other row is incomplete: it has no rank and no cell that would average over what happens to
+  be there. A failed run empties its task even if other seeds finished: leaving out the seed that
+  diverged would flatter the method.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from petlbench.errors import UsageError
+
+if TYPE_CHECKING:  # pandas and rich would cost more time than the table itself
+    import pandas
+    from rich.console import Console
+    from rich.table import Table
+
+Record = Mapping[str, Any]
+
+
+class DuplicateRuns(UsageError, ValueError):
+    """Two different records claim to be the same run."""
+
+
+class MixedData(UsageError, ValueError):
+    """Records that should share their data do not: their numbers cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy in [0, 1]: mean over seeds, sample standard deviation (None with one seed)."""
+
+    mean: float
+    std: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method. What cannot be said without averaging over gaps is None."""
+
+    method: str
+    rank: int | None
+    complete: bool
+    seeds: tuple[int, ...]  # finished on every task
+    mean_of_groups: Score | None
+    mean_of_tasks: Score | None
+    groups: Mapping[str, Score | None]
+    tasks: Mapping[str, Score | None]
+    trainable_parameters: int | None  # without head; mean over tasks where they differ
+    trainable_parameters_with_head: int | None  # mean over tasks
+    train_seconds: float | None  # sum over tasks, mean over seeds
+    peak_bytes: int | None  # largest over runs; None unless every run measured it
+    stored_bytes: int | None  # largest over tasks
+    missing: tuple[str, ...]  # runs the board has and this row lacks, with the reason
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """Rows that may be compared: one suite, one backbone, one protocol fingerprint."""
+
+    suite: str
+    fingerprint: str
+    backbone: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    groups: Mapping[str, tuple[str, ...]]  # group -> its tasks
+    seeds: tuple[int, ...]
+    records: int
+    rows: tuple[Row, ...]  # ranked ones first
+    notes: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """All tasks, group by group."""
+        return tuple(task for tasks in self.groups.values() for task in tasks)
+
+
+def build(records: Iterable[Record], task_order: Sequence[str] = ()) -> list[Leaderboard]:
+    """One leaderboard per suite, fingerprint and backbone; the one with most records first.
+
+    Groups and tasks come in `task_order`, what it does not name last and by the alphabet: files
+    are named by hashes, so the order of records says nothing and does not matter.
+    """
+    boards: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in records:
+        spec = record["spec"]
+        backbone = json.dumps(spec["backbone"], sort_keys=True)
+        boards[spec["suite"], record["fingerprint"], backbone].append(record)
+    ordered = sorted(boards.items(), key=lambda item: (-len(item[1]), item[0]))
+    return [_board(board, task_order) for _, board in ordered]
+
+
+def _board(records: list[Record], task_order: Sequence[str]) -> Leaderboard:
+    # method -> (task, seed) -> record; sorted, so that a finished run comes before a failed one
+    methods: defaultdict[tuple[str, str | None], dict[tuple[str, int], Record]] = defaultdict(dict)
+    for record in sorted(records, key=lambda r: (r["key"], r["status"])):
+        spec = record["spec"]
+        runs = methods[spec["method"]["label"], spec["method"]["source"]]
+        other = runs.setdefault((spec["task"], spec["seed"]), record)
+        finished_twice = record["status"] == "done" and other != record
+        if other["key"] != record["key"] or finished_twice:
+            raise DuplicateRuns(
+                f"{spec['method']['label']} on {spec['task']} seed {spec['seed']} is recorded "
+                f"twice, as {other['key']} and {record['key']}, and the records differ. "
+                "Move the one that should not count out of the results folder."
+            )
+    _refuse_mixed_data(records)
+
+    groups = _groups(records, task_order)
+    seeds = tuple(sorted({record["spec"]["seed"] for record in records}))
+    versions: defaultdict[str, list[str | None]] = defaultdict(list)
+    for label, source in methods:
+        versions[label].append(source)
+    rows = []
+    for (label, source), runs in methods.items():
+        name = f"{label}@{source[:6]}" if source and len(versions[label]) > 1 else label
+        rows.append(_row(name, runs, groups, seeds))
+    spec = min(records, key=lambda record: str(record["key"]))["spec"]
+    rows = _rank(rows)
+    return Leaderboard(
+        suite=spec["suite"],
+        fingerprint=records[0]["fingerprint"],
+        backbone=spec["backbone"],
+        protocol=spec["protocol"],
+        groups=groups,
+        seeds=seeds,
+        records=len(records),
+        rows=tuple(rows),
+        notes=tuple(_notes(rows, seeds, [la for la, s in versions.items() if len(s) > 1])),
+    )
+
+
+def _refuse_mixed_data(records: Iterable[Record]) -> None:
+    seen: dict[tuple[str, str], tuple[str, str]] = {}  # what -> digest, key of the first record
+    for record in records:
+        if record["status"] != "done":
+            continue
+        task, data = record["spec"]["task"], record["data"]
+        # Few-shot suites draw other training images for each seed; test images are always one set.
+        seed = record["spec"]["seed"]
+        for what, digest in (("test", data["test"]), (f"seed {seed} training", data["train"])):
+            first, key = seen.setdefault((task, what), (digest, record["key"]))
+            if first != digest:
+                raise MixedData(
+                    f"task {task!r}: its {what} data differ between records: {first[:12]} in "
+                    f"{key}, {digest[:12]} in {record['key']}. Numbers on different data are not "
+                    "comparable: move the records of one of them to another results folder."
+                )
+
+
+def _groups(records: Iterable[Record], task_order: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    group_of: dict[str, str] = {}
+    for spec in (record["spec"] for record in records):
+        if group_of.setdefault(spec["task"], spec["group"]) != spec["group"]:
+            raise MixedData(
+                f"task {spec['task']!r} is in group {group_of[spec['task']]!r} in some records and "
+                f"in {spec['group']!r} in others: move one kind to another results folder."
+            )
+    place = {task: i for i, task in enumerate(task_order)}
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for task in sorted(group_of, key=lambda t: (place.get(t, len(place)), group_of[t], t)):
+        groups[group_of[task]].append(task)
+    return {group: tuple(tasks) for group, tasks in groups.items()}
+
+
+def _row(
+    method: str,
+    runs: Mapping[tuple[str, int], Record],
+    groups: Mapping[str, tuple[str, ...]],
+    seeds: tuple[int, ...],
+) -> Row:
+    tasks = [task for members in groups.values() for task in members]
+    done: dict[str, dict[int, Record]] = {task: {} for task in tasks}
+    failed = set()
+    for (task, seed), record in runs.items():
+        if record["status"] == "done":
+            done[task][seed] = record
+        else:
+            failed.add(task)
+
+    def finished(tasks: Iterable[str]) -> list[int]:
+        return sorted(set.intersection(*(set(done[task]) for task in tasks)))
+
+    common = finished(tasks)
+    complete = bool(common) and not failed
+
+    def score(parts: Collection[Sequence[str]]) -> Score | None:
+        """Mean over parts of each part's mean over its tasks, paired by seed."""
+        members = [task for part in parts for task in part]
+        if failed.intersection(members):
+            return None
+        per_seed = [
+            _mean([_mean([_accuracy(done[task][seed]) for task in part]) for part in parts])
+            for seed in (common if complete else finished(members))
+        ]
+        return Score(_mean(per_seed), _std(per_seed)) if per_seed else None
+
+    finished_runs = [record for by_seed in done.values() for record in by_seed.values()]
+    used = [done[task][seed] for task in tasks for seed in common] if complete else []
+    bodies = [record["parameters"]["trainable"] for record in used or finished_runs]
+    heads = [record["parameters"]["head"] for record in used]
+    peaks = [record["peak_bytes"] for record in used]
+    return Row(
+        method=method,
+        rank=None,
+        complete=complete,
+        seeds=tuple(common),
+        mean_of_groups=score(groups.values()),
+        mean_of_tasks=score([tasks]),
+        groups={group: score([members]) for group, members in groups.items()},
+        tasks={task: score([[task]]) for task in tasks},
+        # what every finished run agrees on can be said of an incomplete row too
+        trainable_parameters=round(_mean(bodies)) if used or len(set(bodies)) == 1 else None,
+        trainable_parameters_with_head=round(_mean(bodies) + _mean(heads)) if used else None,
+        train_seconds=math.fsum(r["train_seconds"] for r in used) / len(common) if used else None,
+        peak_bytes=max(peaks) if peaks and None not in peaks else None,
+        stored_bytes=max((record["stored_bytes"] for record in used), default=None),
+        missing=tuple(_missing(runs, tasks, seeds)),
+    )
+
+
+def _missing(
+    runs: Mapping[tuple[str, int], Record], tasks: Sequence[str], seeds: Sequence[int]
+) -> list[str]:
+    tried_tasks, tried_seeds = {task for task, _ in runs}, {seed for _, seed in runs}
+    missing = []
+    for task in tasks:
+        if task not in tried_tasks:
+            missing.append(f"{task} (not run)")
+            continue
+        for seed in seeds:
+            record = runs.get((task, seed))
+            if record is None and seed in tried_seeds:
+                missing.append(f"{task} seed {seed} (not run)")
+            elif record is not None and record["status"] != "done":
+                missing.append(f"{task} seed {seed} (failed: {record['error']['type']})")
+    return missing + [f"seed {seed} (not run)" for seed in seeds if seed not in tried_seeds]
+
+
+def _rank(rows: Iterable[Row]) -> list[Row]:
+    """Ranked rows from the best, then incomplete ones by name."""
+
+    def height(row: Row) -> float:  # rounded: the last bits of a float must not break a tie
+        return round(row.mean_of_groups.mean, 9) if row.mean_of_groups else -1.0
+
+    ordered = sorted(rows, key=lambda row: (-height(row), row.method))
+    return [
+        replace(row, rank=1 + sum(height(other) > height(row) for other in ordered))
+        if row.complete
+        else row
+        for row in ordered
+    ]
+
+
+def _notes(rows: Sequence[Row], seeds: Sequence[int], edited: Sequence[str]) -> list[str]:
+    notes = []
+    fewer: defaultdict[tuple[int, ...], list[str]] = defaultdict(list)
+    for row in rows:
+        if not row.complete:
+            shown = ", ".join(row.missing[:4])
+            more = f" and {len(row.missing) - 4} more" if len(row.missing) > 4 else ""
+            notes.append(f"{row.method} is incomplete and not ranked: {shown}{more}.")
+        elif len(row.seeds) < len(seeds):
+            fewer[row.seeds].append(row.method)
+    for some, names in fewer.items():
+        notes.append(
+            f"Fewer seeds than others ({len(some)} of {len(seeds)}: {_list(some)}), "
+            f"so ranked with more noise: {', '.join(names)}."
+        )
+    if any(row.complete and len(row.seeds) == 1 for row in rows):
+        notes.append("One seed gives no spread: small differences may be noise.")
+    for label in sorted(edited):
+        notes.append(f"{label} was run from several versions of its file: one row each.")
+    return notes
+
+
+def _accuracy(record: Record) -> float:
+    return float(record["test"]["correct"] / record["test"]["total"])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def _std(values: Sequence[float]) -> float | None:
+    if len(values) < 2:
+        return None
+    mean = _mean(values)
+    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+# --- what keeps boards apart
+
+
+def differences(boards: Sequence[Leaderboard]) -> list[str]:
+    """What differs between boards, one field each, in their order: "epochs: 12 | 3"."""
+    fields = [_fields(board) for board in boards]
+    names = list(dict.fromkeys(name for board in fields for name in board))
+    lines = []
+    for name in names:
+        values = [board.get(name, "not set") for board in fields]
+        if any(value != values[0] for value in values):
+            lines.append(f"{name}: {' | '.join(values)}")
+    if not lines and len({board.fingerprint for board in boards}) > 1:
+        lines = [f"fingerprint: {' | '.join(board.fingerprint for board in boards)}"]
+    return lines
+
+
+def _fields(board: Leaderboard) -> dict[str, str]:
+    fields = {"suite": board.suite}
+    for part, values in (("backbone", board.backbone), ("protocol", board.protocol)):
+        for name, value in values.items():
+            if name == "name":
+                fields[part] = str(value)
+            elif name == "checkpoint":
+                fields[name] = str(value)[:12]
+            elif isinstance(value, Mapping):
+                fields.update({f"{name}.{key}": str(inner) for key, inner in value.items()})
+            else:
+                fields[name] = str(value)
+    return fields
+
+
+def _apart(boards: Sequence[Leaderboard]) -> str:
+    if len(boards) < 2:
+        return ""
+    return f"Not ranked against each other, because they differ in {'; '.join(differences(boards))}"
+
+
+# --- tables
+
+_BOARD = ("suite", "backbone", "checkpoint", "protocol", "fingerprint")
+_COUNTS = ("trainable_parameters", "trainable_parameters_with_head", "peak_bytes", "stored_bytes")
+
+# Columns of one board: header, one score per row.
+Columns = list[tuple[str, list[Score | None]]]
+
+
+def to_csv(boards: Sequence[Leaderboard]) -> str:
+    """One line per method, accuracies in [0, 1]; several boards share the header.
+
+    Loads with `pandas.read_csv(path, dtype={"fingerprint": str, "checkpoint": str})`; without the
+    dtypes, the rare hash that happens to look like a number would be read as one.
+    """
+    lines, scores = [], ["mean_of_groups", "mean_of_tasks"]
+    scores += dict.fromkeys(f"group:{group}" for board in boards for group in board.groups)
+    scores += dict.fromkeys(f"task:{task}" for board in boards for task in board.tasks)
+    for board in boards:
+        for row in board.rows:
+            line: dict[str, Any] = {
+                "suite": board.suite,
+                "backbone": board.backbone["name"],
+                "checkpoint": board.backbone["checkpoint"][:12],
+                "protocol": board.protocol["name"],
+                "fingerprint": board.fingerprint,
+                "rank": row.rank,
+                "method": row.method,
+                "complete": row.complete,
+                "seeds": len(row.seeds),
+                **{name: getattr(row, name) for name in _COUNTS},
+                "train_seconds": None if row.train_seconds is None else round(row.train_seconds, 3),
+                "missing": "; ".join(row.missing),
+            }
+            cells = {"mean_of_groups": row.mean_of_groups, "mean_of_tasks": row.mean_of_tasks}
+            cells |= {f"group:{group}": score for group, score in row.groups.items()}
+            cells |= {f"task:{task}": score for task, score in row.tasks.items()}
+            for name, score in cells.items():
+                if score:
+                    line[name] = round(score.mean, 6)
+                    line[f"{name}_std"] = None if score.std is None else round(score.std, 6)
+            lines.append(line)
+    pairs = [column for name in scores for column in (name, f"{name}_std")]
+    text = io.StringIO()
+    header = [*_BOARD, "rank", "method", "complete", "seeds", *pairs]
+    header += [*_COUNTS[:2], "train_seconds", *_COUNTS[2:], "missing"]
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def to_frame(boards: Sequence[Leaderboard]) -> pandas.DataFrame:
+    """The CSV as a frame; whole numbers that may be missing are nullable integers."""
+    import pandas
+
+    dtype = dict.fromkeys(("rank", *_COUNTS), "Int64")
+    dtype |= dict.fromkeys((*_BOARD, "method", "missing"), "str")
+    return pandas.read_csv(io.StringIO(to_csv(boards)), dtype=dtype).fillna({"missing": ""})
+
+
+def to_json(boards: Sequence[Leaderboard]) -> str:
+    """Every field of every board; accuracies in [0, 1] and not rounded."""
+    return json.dumps([asdict(board) for board in boards], indent=2) + "\n"
+
+
+def to_markdown(boards: Sequence[Leaderboard]) -> str:
+    """Tables for a README: percent with spread, caption and notes below each."""
+    parts = [f"{_apart(boards)}.\n"] if len(boards) > 1 else []
+    for board in boards:
+        columns = [
+            ["Rank", *(str(row.rank or "–") for row in board.rows)],
+            ["Method", *(_name(row) for row in board.rows)],
+        ]
+        columns += [
+            [header, *_texts(board, scores, "**{}**")]
+            for header, scores in _means(board) + _groups_apart(board) + _tasks_apart(board)
+        ]
+        columns += [
+            ["Params", *(compact(row.trainable_parameters) for row in board.rows)],
+            ["With head", *(compact(row.trainable_parameters_with_head) for row in board.rows)],
+        ]
+        lines = [_line(cells) for cells in zip(*columns, strict=True)]
+        lines.insert(1, _line([":--" if c[0] == "Method" else "--:" for c in columns]))
+        lines += ["", f"{caption(board)} Best of the ranked rows in bold."]
+        if board.notes:
+            lines += ["", *(f"- {note}" for note in board.notes)]
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def print_table(boards: Sequence[Leaderboard], console: Console | None = None) -> None:
+    """Tables for a terminal; task and group columns appear where the width allows."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = console or Console()
+    for board in boards:
+        means, groups, tasks = _means(board), _groups_apart(board), _tasks_apart(board)
+        for columns in (means + groups + tasks, means + groups, means):
+            table = _table(board, columns)
+            unbounded = console.options.update(width=10_000)
+            if console.measure(table, options=unbounded).maximum <= console.width:
+                break
+        console.print(table)
+        console.print(escape(caption(board)), style="dim", highlight=False)
+        for note in board.notes:
+            console.print(f"[yellow]![/] {escape(note)}", highlight=False)
+        console.print()
+    if len(boards) > 1:
+        console.print(f"[yellow]![/] {escape(_apart(boards))}.", highlight=False)
+
+
+def _table(board: Leaderboard, columns: Columns) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    title = f"{board.suite} · {board.backbone['name']} · protocol {board.protocol['name']}"
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=escape(title))
+    table.add_column("#", justify="right")
+    # 25: six accuracy columns beside it still fit into 100
+    table.add_column("method", overflow="fold", max_width=25)
+    for header, _ in columns:
+        table.add_column(escape(header.replace(" of ", " of\n")), justify="right", no_wrap=True)
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column("train", justify="right", no_wrap=True)
+    texts = [_texts(board, scores, "[bold]{}[/]") for _, scores in columns]
+    for i, row in enumerate(board.rows):
+        table.add_row(
+            str(row.rank or "–"),
+            escape(_name(row)),
+            *(column[i].replace("± ", "±") for column in texts),
+            compact(row.trainable_parameters),
+            _duration(row.train_seconds),
+            style=None if row.complete else "dim",
+        )
+    return table
+
+
+def caption(board: Leaderboard) -> str:
+    """What was compared and how the numbers were made, in one paragraph."""
+    spread = ", mean ± sample standard deviation over seeds" if len(board.seeds) > 1 else ""
+    return (
+        f"Suite {board.suite}; {subject(board)}; fingerprint {board.fingerprint}; "
+        f"{'seeds' if len(board.seeds) > 1 else 'seed'} {_list(board.seeds)}. "
+        f"Test accuracy in %{spread}. "
+        f"Mean of groups: mean over the {len(board.groups)} group(s) of each group's mean over its "
+        f"tasks; it decides the rank. Mean of tasks: mean over the {len(board.tasks)} task(s). "
+        "Params: trainable parameters without the head."
+    )
+
+
+def subject(board: Leaderboard) -> str:
+    """Backbone, its checkpoint, image size and protocol, in words."""
+    backbone = board.backbone
+    checkpoint = backbone["checkpoint"]
+    weights = "random weights" if checkpoint == "random" else f"checkpoint {checkpoint[:12]}"
+    name = f"{backbone['name']} ({weights}) at {backbone['image_size']} px"
+    return f"{name}; protocol {board.protocol['name']}"
+
+
+def compact(count: int | None) -> str:
+    """A number of parameters as tables print it: 0, 768, 9.2K, 0.33M, 85.80M."""
+    if count is None:
+        return "–"
+    if count < 1_000:
+        return str(count)
+    return f"{count / 1e3:.1f}K" if count < 99_950 else f"{count / 1e6:.2f}M"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _means(board: Leaderboard) -> Columns:
+    return [
+        ("Mean of groups", [row.mean_of_groups for row in board.rows]),
+        ("Mean of tasks", [row.mean_of_tasks for row in board.rows]),
+    ]
+
+
+def _groups_apart(board: Leaderboard) -> Columns:
+    return [(group, [row.groups[group] for row in board.rows]) for group in board.groups]
+
+
+def _tasks_apart(board: Leaderboard) -> Columns:
+    return [(task, [row.tasks[task] for row in board.rows]) for task in board.tasks]
+
+
+def _texts(board: Leaderboard, scores: Sequence[Score | None], bold: str) -> list[str]:
+    """One column in percent; the best of the ranked rows goes through the `bold` format."""
+    pairs = list(zip(scores, board.rows, strict=True))
+    best = max((score.mean for score, row in pairs if score and row.rank), default=math.inf)
+    texts = []
+    for score, row in pairs:
+        if score is None:
+            texts.append("–")
+            continue
+        text = f"{100 * score.mean:.1f}"
+        if row.rank and math.isclose(score.mean, best, abs_tol=1e-9):
+            text = bold.format(text)
+        texts.append(text if score.std is None else f"{text} ± {100 * score.std:.1f}")
+    return texts
+
+
+def _name(row: Row) -> str:
+    return row.method if row.complete else f"{row.method} (incomplete)"
+
+
+def _line(cells: Iterable[str]) -> str:
+    escaped = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def _list(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
