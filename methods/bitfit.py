@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
-from petlbench.backbone import Backbone, Shape
+from petlbench.backbone import Backbone, Shape, biases
 from petlbench.method import Method
 
 
@@ -20,13 +18,9 @@ class BitFit(Method):
     """
 
     def attach(self, backbone: Backbone) -> None:
-        for module in backbone.modules():
-            bias = getattr(module, "bias", None)
-            if isinstance(bias, nn.Parameter):
-                bias.requires_grad_(True)
+        for bias in biases(backbone):
+            bias.requires_grad_(True)
 
     def num_trainable(self, shape: Shape) -> int:
-        qkv = 3 * shape.dim if shape.qkv_bias else 0
-        # two LayerNorms, qkv, proj, fc1, fc2
-        per_block = 2 * shape.dim + qkv + shape.dim + shape.mlp_hidden + shape.dim
-        return shape.depth * per_block + (shape.patch_bias + shape.num_outer_norms) * shape.dim
+        # of a plain ViT with mlp ratio 4 and biases everywhere: (11 * depth + 2) * dim
+        return shape.num_biases

@@ -40,9 +40,7 @@ class Shape:
     grid: tuple[int, int]  # patches per column and per row
     num_prefix_tokens: int  # [cls] and registers
     num_parameters: int  # of the whole backbone, without head
-    qkv_bias: bool
-    patch_bias: bool
-    num_outer_norms: int  # LayerNorms outside the blocks: before them (CLIP), after, after pooling
+    num_biases: int  # elements of all its bias vectors
 
 
 class Linear(nn.Linear):
@@ -165,9 +163,7 @@ class Backbone(nn.Module):
         return cast(Tensor, self.head(self.vit(images)))
 
     def _measure(self) -> Shape:
-        vit, first = self.vit, next(self.blocks)
-        attention, mlp = first.attn.layer, first.mlp.layer
-        outer = (vit.norm_pre, vit.norm, vit.fc_norm)
+        vit, mlp = self.vit, next(self.blocks).mlp.layer
         return Shape(
             dim=vit.embed_dim,
             depth=len(vit.blocks),
@@ -177,9 +173,7 @@ class Backbone(nn.Module):
             grid=tuple(vit.patch_embed.grid_size),
             num_prefix_tokens=vit.num_prefix_tokens,
             num_parameters=sum(p.numel() for p in vit.parameters()),
-            qkv_bias=cast(nn.Linear, attention.qkv).bias is not None,
-            patch_bias=vit.patch_embed.proj.bias is not None,
-            num_outer_norms=sum(not isinstance(norm, nn.Identity) for norm in outer),
+            num_biases=sum(bias.numel() for bias in biases(vit)),
         )
 
 
@@ -198,6 +192,14 @@ def require_plain(vit: nn.Module) -> None:
         raise UsageError("its attention has no joint qkv projection.")
 
 
+def biases(model: nn.Module) -> Iterator[nn.Parameter]:
+    """Every bias vector of every module."""
+    for module in model.modules():
+        bias = getattr(module, "bias", None)
+        if isinstance(bias, nn.Parameter):
+            yield bias
+
+
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter, of everything that trains (the head included)."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -206,8 +208,9 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 def load_trained(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Put stored trained weights back; names and shapes must match exactly."""
     parameters = trained_parameters(model)
-    if parameters.keys() != tensors.keys():
-        odd = sorted(parameters.keys() ^ tensors.keys())
+    odd = sorted(parameters.keys() ^ tensors.keys())
+    odd = odd or [n for n, p in parameters.items() if p.shape != tensors[n].shape]
+    if odd:
         raise UsageError(f"the stored weights are of another model: {', '.join(odd[:3])} differ.")
     with torch.no_grad():
         for name, parameter in parameters.items():

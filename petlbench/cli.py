@@ -361,7 +361,7 @@ def plot(options: argparse.Namespace) -> None:
     if len(chosen) > 1:
         differ = "\n".join(f"  {line}" for line in leaderboard.differences(chosen))
         names = "\n".join(
-            f"  --fingerprint {b.fingerprint}  ({b.suite}, {b.backbone}, {len(b.rows)} methods)"
+            f"  --fingerprint {b.fingerprint}  ({leaderboard.subject(b)}; {len(b.rows)} methods)"
             for b in chosen
         )
         raise UsageError(

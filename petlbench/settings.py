@@ -50,7 +50,10 @@ def check(instance: Any, owner: str) -> None:
                 raise UsageError(f"{where} is not allowed; choose one of {allowed}.")
             continue
         if hint is float and type(value) is int:
-            value = float(value)
+            try:
+                value = float(value)
+            except OverflowError:
+                raise UsageError(f"{owner}.{field.name} must be finite.") from None
             object.__setattr__(instance, field.name, value)  # frozen, and not yet shared
         if hint in (int, float, bool, str) and type(value) is not hint:
             raise UsageError(f"{where} must be of type {hint.__name__}.")

@@ -1,0 +1,364 @@
+"""The backbone with sites is timm's model bit for bit, and every site is where it says."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from timm.layers import SwiGLUPacked
+from timm.models.deit import VisionTransformerDistilled
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import Block as TimmBlock
+from timm.models.vision_transformer import (
+    DiffParallelScalingBlock,
+    ParallelScalingBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
+from torch import Tensor, nn
+
+from petlbench.backbone import (
+    Backbone,
+    Block,
+    Branch,
+    load_trained,
+    require_plain,
+    trained_parameters,
+)
+from petlbench.errors import UsageError
+
+DIM, DEPTH, HEADS = 12, 3, 2
+TINY: dict[str, Any] = {
+    "img_size": (12, 8),
+    "patch_size": 4,
+    "embed_dim": DIM,
+    "depth": DEPTH,
+    "num_heads": HEADS,
+    "mlp_ratio": 2.0,
+    "num_classes": 5,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    "cls": {},
+    "registers": {"reg_tokens": 4, "no_embed_class": True},
+    "layer_scale": {"init_values": 0.1, "reg_tokens": 2},
+    "average": {"global_pool": "avg", "class_token": False},
+    "average_with_cls": {"global_pool": "avg", "fc_norm": False},
+    "qk_norm": {"qk_norm": True, "qkv_bias": False},
+    "clip": {"pre_norm": True, "act_layer": "quick_gelu"},
+    "swiglu": {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU, "init_values": 1e-2},
+}
+
+
+def timm_vit(**options: Any) -> VisionTransformer:
+    """A tiny model at random weights, LayerNorms and LayerScales included."""
+    torch.manual_seed(0)
+    vit = VisionTransformer(**TINY | options)
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return vit.eval()
+
+
+def images(number: int = 2) -> Tensor:
+    return torch.randn(number, 3, 12, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_equals_timm(model: str) -> None:
+    """Evaluation, and training with the same random draws: the same bits, from the same tensors."""
+    rates = {"drop_path_rate": 0.5, "proj_drop_rate": 0.2, "pos_drop_rate": 0.1}
+    original = timm_vit(**MODELS[model], **rates)
+    wrapped = copy.deepcopy(original)
+    head = wrapped.head
+    parameters = {id(p) for p in wrapped.parameters()} - {id(p) for p in head.parameters()}
+    backbone = Backbone(wrapped)
+    assert {id(p) for p in backbone.parameters()} == parameters
+    backbone.head = head
+    for training in (True, False):
+        outputs = []
+        for network in (original, backbone):
+            network.train(training)
+            torch.manual_seed(2)
+            outputs.append(network(images()))
+        assert torch.equal(*outputs)
+    gradients = [
+        torch.autograd.grad(output.sin().sum(), list(network.parameters()))
+        for output, network in zip(outputs, (original, backbone), strict=True)
+    ]
+    for of_original, of_backbone in zip(*gradients, strict=True):
+        assert of_original.any() and torch.equal(of_original, of_backbone)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_shape(model: str) -> None:
+    options = MODELS[model]
+    original = timm_vit(**options)
+    features = sum(p.numel() for p in original.parameters()) - (DIM * 5 + 5)
+    named = [*original.named_parameters()]  # before wrapping, which drops the timm head
+    shape = Backbone(original).shape
+    assert (shape.dim, shape.depth, shape.num_heads, shape.mlp_hidden) == (DIM, DEPTH, HEADS, 24)
+    assert (shape.patch_size, shape.grid) == ((4, 4), (3, 2))
+    prefix = int(options.get("class_token", True)) + options.get("reg_tokens", 0)
+    assert shape.num_prefix_tokens == prefix
+    assert shape.num_parameters == features
+    biases = [p for name, p in named if name.endswith(".bias") and not name.startswith("head.")]
+    assert shape.num_biases == sum(p.numel() for p in biases)
+
+
+def test_explicit_attention_is_the_same_formula() -> None:
+    backbone = Backbone(timm_vit()).double().eval()
+    outputs = []
+    for fused in (True, False):
+        backbone.use_fused_attention(fused)
+        assert all(block.attn.layer.fused_attn is fused for block in backbone.blocks)
+        outputs.append(backbone(images().double()))
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+
+
+def test_prepare() -> None:
+    """Nothing trains but a fresh head, whose weights PyTorch draws by default."""
+    backbone = Backbone(timm_vit())
+    backbone.prepare(40)
+    assert trained_parameters(backbone).keys() == {"head.weight", "head.bias"}
+    assert backbone(images()).shape == (2, 40)
+    weight = trained_parameters(backbone)["head.weight"]
+    assert weight.shape == (40, DIM)
+    assert 0.9 * DIM**-0.5 < weight.abs().max() <= DIM**-0.5
+
+
+# -- sites ---------------------------------------------------------------------------------------
+
+
+class Probe(nn.Module):
+    """tanh(A x), another A for every probe: not linear, so that order and place both show."""
+
+    def __init__(self, seed: int, out: int = DIM, into: int = DIM) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.a = torch.randn(out, into, generator=generator, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(x @ self.a.T)
+
+
+class Times(nn.Module):
+    """A drop-path that can be predicted."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Repeat(nn.Module):
+    """Changes the number of tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, 2 * x[:, :1]], dim=1)
+
+
+def block_and_timm_block() -> tuple[Block, TimmBlock, Tensor]:
+    """The same block with sites and without, a drop-path of x 3, and an input (B, N, D)."""
+    vit = timm_vit(init_values=0.1).double()
+    original = copy.deepcopy(vit.blocks[1])
+    backbone = Backbone(vit)
+    block = list(backbone.blocks)[1]
+    for branch in block.branches:
+        branch.drop_path = Times(3.0)
+    x = torch.randn(2, 7, DIM, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return block, original, x
+
+
+def parts(block: TimmBlock, mlp: bool) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """norm, layer and layer scale of one of timm's branches."""
+    if mlp:
+        return block.norm2, block.mlp, block.ls2
+    return block.norm1, block.attn, block.ls1
+
+
+Formula = Callable[[Tensor, nn.Module, nn.Module, nn.Module, Probe, Probe], Tensor]
+# Site -> x, norm, layer, layer scale, two modules attached in this order -> the branch's output.
+SITES: dict[str, Formula] = {
+    "before": lambda x, norm, layer, ls, p, q: x + 3 * ls(layer(q(p(norm(x))))),
+    "after": lambda x, norm, layer, ls, p, q: x + q(p(3 * ls(layer(norm(x))))),
+    "parallel": lambda x, norm, layer, ls, p, q: (
+        x + 3 * ls(layer(norm(x))) + p(norm(x)) + q(norm(x))
+    ),
+    "parallel_residual": lambda x, norm, layer, ls, p, q: x + 3 * ls(layer(norm(x))) + p(x) + q(x),
+}
+
+
+@pytest.mark.parametrize("mlp", [False, True], ids=["attn", "mlp"])
+@pytest.mark.parametrize("site", SITES)
+def test_branch_site(site: str, mlp: bool) -> None:
+    block, original, x = block_and_timm_block()
+    branch = block.mlp if mlp else block.attn
+    probes = Probe(1), Probe(2)
+    getattr(branch, site).extend(probes)
+    expected = SITES[site](x, *parts(original, mlp), *probes)
+    torch.testing.assert_close(branch(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("mlp", [False, True], ids=["attn", "mlp"])
+def test_branch_sites_together(mlp: bool) -> None:
+    """`parallel` reads LN x and not what `before` made of it, and `after` does not see it."""
+    block, original, x = block_and_timm_block()
+    branch = block.mlp if mlp else block.attn
+    before, after, parallel, residual = (Probe(seed) for seed in range(4))
+    branch.before.append(before)
+    branch.after.append(after)
+    branch.parallel.append(parallel)
+    branch.parallel_residual.append(residual)
+    norm, layer, ls = parts(original, mlp)
+    y = after(3 * ls(layer(before(norm(x)))))
+    expected = x + y + parallel(norm(x)) + residual(x)
+    torch.testing.assert_close(branch(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_block_sites() -> None:
+    """`tokens` before both branches, may lengthen the sequence; `out` after both."""
+    block, original, x = block_and_timm_block()
+    original.drop_path1 = original.drop_path2 = Times(3.0)
+    first, second = Probe(1), Probe(2)
+    block.tokens.extend([Repeat(), first])
+    block.out.extend([second, Repeat()])
+    expected = Repeat()(second(original(first(Repeat()(x)))))
+    assert expected.shape == (2, 9, DIM)
+    torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["qkv", "proj", "fc1", "fc2"])
+def test_deltas(name: str) -> None:
+    """W x + b + sum of deltas(x), inside each of the four linear maps."""
+    block, original, x = block_and_timm_block()
+    original.drop_path1 = original.drop_path2 = Times(3.0)
+    owners = {"qkv": "attn", "proj": "attn", "fc1": "mlp", "fc2": "mlp"}
+    linear = getattr(getattr(block, owners[name]).layer, name)
+    plain = getattr(getattr(original, owners[name]), name)
+    assert torch.equal(linear.weight, plain.weight) and torch.equal(linear.bias, plain.bias)
+    probes = [Probe(seed, plain.out_features, plain.in_features) for seed in (1, 2)]
+    linear.deltas.extend(probes)
+    plain.register_forward_hook(
+        lambda _, inputs, output: output + probes[0](*inputs) + probes[1](*inputs)
+    )
+    without = copy.deepcopy(block)
+    getattr(getattr(without, owners[name]).layer, name).deltas = nn.ModuleList()
+    torch.testing.assert_close(block(x), original(x), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(block(x), without(x))
+
+
+@pytest.mark.parametrize("site", ["tokens", "out", "attn.before", "mlp.parallel"])
+def test_attached_parameters_train(site: str) -> None:
+    """What is attached is a submodule: it trains by birth, moves with `.to` and is stored."""
+    backbone = Backbone(timm_vit())
+    backbone.prepare(2)
+    backbone.get_submodule(f"vit.blocks.2.{site}").append(nn.Linear(DIM, DIM))
+    names = trained_parameters(backbone).keys() - {"head.weight", "head.bias"}
+    assert names == {f"vit.blocks.2.{site}.0.weight", f"vit.blocks.2.{site}.0.bias"}
+
+
+# -- drop-path -----------------------------------------------------------------------------------
+
+
+def branches(backbone: Backbone) -> list[Branch]:
+    return [branch for block in backbone.blocks for branch in block.branches]
+
+
+def test_drop_path_ramp() -> None:
+    """From 0 at the first block to the rate at the last, the same at both branches."""
+    rates = [branch.drop_path_rate for branch in branches(Backbone(timm_vit(drop_path_rate=0.4)))]
+    assert rates == pytest.approx([0.0, 0.0, 0.2, 0.2, 0.4, 0.4])
+    assert {branch.drop_path_rate for branch in branches(Backbone(timm_vit()))} == {0.0}
+
+
+def test_drop_path_off() -> None:
+    """Training mode becomes deterministic, and equal to evaluation."""
+    backbone = Backbone(timm_vit(drop_path_rate=0.9))
+    evaluated = backbone(images(8))
+    backbone.train()
+    assert not torch.equal(backbone(images(8)), backbone(images(8)))
+    backbone.drop_path_off()
+    assert {branch.drop_path_rate for branch in branches(backbone)} == {0.0}
+    assert torch.equal(backbone(images(8)), backbone(images(8)))
+    assert torch.equal(backbone(images(8)), evaluated)
+
+
+# -- refusals ------------------------------------------------------------------------------------
+
+
+def test_refuses_other_classes() -> None:
+    distilled = VisionTransformerDistilled(**TINY)
+    swin = SwinTransformer(
+        img_size=8,
+        patch_size=2,
+        window_size=2,
+        embed_dim=4,
+        depths=(1, 1),
+        num_heads=(1, 1),
+        num_classes=2,
+    )
+    for model in (distilled, swin, nn.Linear(2, 2)):
+        with pytest.raises(UsageError, match=f"{type(model).__name__} is not a plain"):
+            require_plain(model)
+
+
+@pytest.mark.parametrize("block", [ResPostBlock, ParallelScalingBlock, DiffParallelScalingBlock])
+def test_refuses_other_blocks(block: type[nn.Module]) -> None:
+    with pytest.raises(UsageError, match=block.__name__):
+        Backbone(VisionTransformer(**TINY, block_fn=block))
+
+
+def test_refuses_a_wrapped_model() -> None:
+    """Its blocks carry sites already."""
+    vit = timm_vit()
+    Backbone(vit)
+    with pytest.raises(UsageError, match="Block"):
+        Backbone(vit)
+
+
+# -- trained weights -----------------------------------------------------------------------------
+
+
+def adapted(seed: int, classes: int = 3) -> Backbone:
+    backbone = Backbone(timm_vit())
+    torch.manual_seed(seed)
+    backbone.prepare(classes)
+    for branch in branches(backbone):
+        branch.after.append(nn.Linear(DIM, DIM))
+    return backbone
+
+
+def test_trained_weights_round_trip() -> None:
+    trained, other = adapted(1), adapted(2)
+    stored = {name: p.detach().clone() for name, p in trained_parameters(trained).items()}
+    assert len(stored) == 2 + 2 * 2 * DEPTH
+    assert not torch.equal(trained(images()), other(images()))
+    load_trained(other, stored)
+    assert torch.equal(trained(images()), other(images()))
+    assert trained_parameters(other).keys() == stored.keys()  # they still train
+
+
+def test_load_trained_refuses() -> None:
+    """Another method's weights, in both directions, and nothing is loaded by halves."""
+    model = adapted(1)
+    stored = {name: p.detach().clone() for name, p in trained_parameters(model).items()}
+    kept = model(images())
+    missing = {name: torch.zeros_like(p) for name, p in stored.items() if name != "head.bias"}
+    for wrong in (missing, missing | {"head.bias": stored["head.bias"], "extra": torch.zeros(1)}):
+        with pytest.raises(UsageError, match=r"head\.bias|extra"):
+            load_trained(model, wrong)
+    assert torch.equal(model(images()), kept)
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_load_trained_refuses_other_shapes(number: int) -> None:
+    """A head of one class must not be broadcast over three."""
+    model = adapted(1, classes=3)
+    stored = {name: p.detach() for name, p in trained_parameters(adapted(2, number)).items()}
+    with pytest.raises(UsageError, match=r"head\.weight"):
+        load_trained(model, stored)

@@ -1,0 +1,357 @@
+"""The table, recomputed independently with pandas, numpy and the standard library."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import random
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from petlbench.errors import UsageError
+from petlbench.leaderboard import (
+    DuplicateRuns,
+    Leaderboard,
+    MixedData,
+    Row,
+    build,
+    compact,
+    differences,
+    print_table,
+    to_csv,
+    to_frame,
+    to_json,
+    to_markdown,
+)
+
+GROUPS = {"digits": "Natural", "fashion": "Natural", "count": "Structured"}
+_keys = itertools.count()
+
+
+def record(
+    method: str = "lora", task: str = "digits", seed: int = 0, correct: int = 70, **other: Any
+) -> dict[str, Any]:
+    """A finished run over 100 test images; `error` makes it a failed one."""
+    made: dict[str, Any] = {
+        "schema": 1,
+        "key": other.get("key", f"{next(_keys):016x}"),
+        "fingerprint": other.get("fingerprint", "0123456789ab"),
+        "spec": {
+            "suite": other.get("suite", "mini"),
+            "task": task,
+            "group": other.get("group", GROUPS.get(task, "Natural")),
+            "seed": seed,
+            "method": {
+                "name": method,
+                "label": method,
+                "source": other.get("source"),
+                "config": {},
+            },
+            "backbone": {"name": "vit_mini", "checkpoint": "ab" * 32, "image_size": 48},
+            "protocol": {
+                "name": "mini",
+                "epochs": other.get("epochs", 12),
+                "normalisation": {"mean": [0.5], "std": other.get("std", [0.5])},
+            },
+        },
+    }
+    if "error" in other:
+        error = {"type": other["error"], "message": "", "traceback": ""}
+        return made | {"status": "failed", "error": error}
+    return made | {
+        "status": "done",
+        "test": {"correct": correct, "total": 100},
+        "parameters": {"trainable": other.get("trainable", 1000), "head": other.get("head", 10)},
+        "stored_bytes": other.get("stored_bytes", 4000),
+        "train_seconds": other.get("train_seconds", 2.0),
+        "peak_bytes": other.get("peak_bytes"),
+        "data": {"test": other.get("test", task), "train": other.get("train", f"{task} train")},
+    }
+
+
+def grid(method: str, corrects: dict[tuple[str, int], int], **other: Any) -> list[dict[str, Any]]:
+    return [record(method, task, seed, c, **other) for (task, seed), c in corrects.items()]
+
+
+def full(method: str, correct: int = 70, seeds: int = 2, **other: Any) -> list[dict[str, Any]]:
+    return grid(method, {(t, s): correct + s for t in GROUPS for s in range(seeds)}, **other)
+
+
+def only(records: list[dict[str, Any]]) -> Leaderboard:
+    (board,) = build(records, list(GROUPS))
+    return board
+
+
+def row_of(board: Leaderboard, method: str) -> Row:
+    (row,) = (row for row in board.rows if row.method == method)
+    return row
+
+
+counts = st.lists(st.integers(0, 100), min_size=9, max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.dictionaries(st.sampled_from("abcde"), counts, min_size=1))
+def test_means_and_spreads_match_pandas(table: dict[str, list[int]]) -> None:
+    cells = [(task, seed) for task in GROUPS for seed in range(3)]
+    records = [r for m, cs in table.items() for r in grid(m, dict(zip(cells, cs, strict=True)))]
+    board = only(records)
+    frame = pd.DataFrame(
+        {
+            "method": r["spec"]["method"]["label"],
+            "task": r["spec"]["task"],
+            "group": r["spec"]["group"],
+            "seed": r["spec"]["seed"],
+            "accuracy": r["test"]["correct"] / r["test"]["total"],
+        }
+        for r in records
+    )
+    by_group = frame.groupby(["method", "seed", "group"]).accuracy.mean()
+    expected = {
+        "mean_of_tasks": frame.groupby(["method", "seed"]).accuracy.mean(),
+        "mean_of_groups": by_group.groupby(["method", "seed"]).mean(),
+    }
+    for row in board.rows:
+        for name, per_seed in expected.items():
+            score = getattr(row, name)
+            assert score.mean == pytest.approx(per_seed[row.method].mean())
+            assert score.std == pytest.approx(per_seed[row.method].std(), abs=1e-12)
+        for group, score in row.groups.items():
+            seeds = by_group[row.method].xs(group, level="group")
+            assert score is not None
+            assert (score.mean, score.std) == pytest.approx((seeds.mean(), seeds.std()))
+        for task, score in row.tasks.items():
+            values = frame[(frame.method == row.method) & (frame.task == task)].accuracy.tolist()
+            assert score is not None
+            assert score.mean == pytest.approx(statistics.mean(values))
+            assert score.std == pytest.approx(statistics.stdev(values), abs=1e-12)
+    means = expected["mean_of_groups"].groupby("method").mean().round(9)
+    ranks = means.rank(ascending=False, method="min").astype(int)
+    assert {row.method: row.rank for row in board.rows} == ranks.to_dict()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from([(), ("count", "digits")]))
+def test_order_of_records_does_not_matter(rng: random.Random, order: tuple[str, ...]) -> None:
+    records = full("lora") + full("vpt", 60)[:-1] + full("mine", source="a" * 64, epochs=12)
+    records += [*full("mine", 50, source="b" * 64), record("ssf", error="NonFiniteLoss")]
+    records += full("lora", fingerprint="ffff")
+    shuffled = rng.sample(records, len(records))
+    assert to_json(build(shuffled, order)) == to_json(build(records, order))
+
+
+def test_group_and_task_means_differ_as_defined() -> None:
+    row = only(grid("lora", {("digits", 0): 90, ("fashion", 0): 70, ("count", 0): 20})).rows[0]
+    assert row.mean_of_groups is not None and row.mean_of_tasks is not None
+    assert row.mean_of_groups.mean == pytest.approx((0.8 + 0.2) / 2)
+    assert row.mean_of_tasks.mean == pytest.approx(0.6)
+    assert row.mean_of_groups.std is None
+
+
+def test_spread_of_the_mean_pairs_seeds() -> None:
+    """Tasks that move in opposite directions cancel: the mean's spread is 0, the tasks' is not."""
+    records = [
+        record(task=task, seed=seed, correct=50 + sign * seed)
+        for task, sign in (("digits", 10), ("count", -10))
+        for seed in range(3)
+    ]
+    row = only(records).rows[0]
+    assert row.mean_of_tasks is not None and row.mean_of_tasks.std == pytest.approx(0)
+    assert row.tasks["digits"] is not None and row.tasks["digits"].std == pytest.approx(0.1)
+
+
+def test_ties_share_a_rank() -> None:
+    board = only(full("a", 70) + full("b", 80) + full("c", 80) + full("d", 60))
+    assert [(row.method, row.rank) for row in board.rows] == [
+        ("b", 1),
+        ("c", 1),
+        ("a", 3),
+        ("d", 4),
+    ]
+
+
+def test_failed_run_makes_a_row_incomplete_and_empties_only_its_cells() -> None:
+    records = [
+        r for r in full("lora", 99) if (r["spec"]["task"], r["spec"]["seed"]) != ("count", 1)
+    ]
+    records += [record("lora", "count", 1, error="NonFiniteLoss"), *full("vpt")]
+    board = only(records)
+    row = row_of(board, "lora")
+    assert not row.complete
+    assert (row.rank, row.mean_of_groups, row.mean_of_tasks) == (None, None, None)
+    assert row.tasks["count"] is None and row.groups["Structured"] is None
+    assert row.groups["Natural"] is not None and row.tasks["digits"] is not None
+    assert row.missing == ("count seed 1 (failed: NonFiniteLoss)",)
+    assert row.train_seconds is None and row.trainable_parameters == 1000
+    assert board.rows[0].method == "vpt" and board.rows[0].rank == 1
+    assert any("lora is incomplete" in note for note in board.notes)
+
+
+def test_missing_task_is_named_and_not_averaged_away() -> None:
+    records = [r for r in full("lora") if r["spec"]["task"] != "fashion"] + full("vpt", 10)
+    row = row_of(only(records), "lora")
+    assert row.missing == ("fashion (not run)",)
+    assert row.rank is None and row.mean_of_tasks is None and row.groups["Natural"] is None
+
+
+def test_fewer_seeds_stay_ranked_but_are_flagged() -> None:
+    records = full("lora", seeds=3) + full("vpt", 90, seeds=1) + full("ssf", 50, seeds=3)[:-1]
+    board = only(records)
+    vpt, ssf = row_of(board, "vpt"), row_of(board, "ssf")
+    assert (vpt.rank, vpt.seeds, vpt.missing) == (1, (0,), ("seed 1 (not run)", "seed 2 (not run)"))
+    assert (ssf.rank, ssf.seeds, ssf.missing) == (3, (0, 1), ("count seed 2 (not run)",))
+    # every cell of a row comes from the same seeds, so the means are those of the tasks shown
+    assert ssf.mean_of_tasks is not None
+    tasks = [score.mean for score in ssf.tasks.values() if score]
+    assert ssf.mean_of_tasks.mean == pytest.approx(np.mean(tasks)) == pytest.approx(0.505)
+    assert sum("Fewer seeds" in note for note in board.notes) == 2
+    assert any("One seed" in note for note in board.notes)
+
+
+def test_costs() -> None:
+    records = [
+        record(task=t, seed=s, head=h, train_seconds=sec + s, peak_bytes=100 * h, stored_bytes=h)
+        for t, h, sec in (("digits", 10, 1.0), ("fashion", 30, 2.0), ("count", 20, 3.0))
+        for s in range(2)
+    ]
+    row = only(records).rows[0]
+    assert (row.trainable_parameters, row.trainable_parameters_with_head) == (1000, 1020)
+    assert row.train_seconds == pytest.approx(6 + 1.5)
+    assert (row.peak_bytes, row.stored_bytes) == (3000, 30)
+    records[0]["peak_bytes"] = None
+    records[1]["parameters"]["trainable"] = 1600
+    row = only(records).rows[0]
+    assert (row.peak_bytes, row.trainable_parameters) == (None, 1100)
+
+
+def test_fingerprints_and_backbones_are_never_mixed() -> None:
+    other = full("lora", 99, seeds=1, epochs=3, fingerprint="ffffffffffff", std=[0.2])
+    boards = build(full("lora") + full("vpt", 50) + other)
+    assert [board.records for board in boards] == [12, 3]
+    assert [row.rank for board in boards for row in board.rows] == [1, 2, 1]
+    assert differences(boards) == ["epochs: 12 | 3", "normalisation.std: [0.5] | [0.2]"]
+    assert differences(boards[:1]) == []
+    assert "Not ranked against each other" in to_markdown(boards)
+    elsewhere = full("vpt", 90)
+    for item in elsewhere:
+        item["spec"]["backbone"] = item["spec"]["backbone"] | {"checkpoint": "random"}
+    boards = build(full("lora") + elsewhere)
+    assert differences(boards) == [f"checkpoint: {'ab' * 6} | random"]
+
+
+def test_versions_of_a_users_file_are_rows_of_their_own() -> None:
+    records = full("mine", source="ab12cd" + "0" * 58) + full("mine", 60, source="ff" * 32)
+    board = only(records + full("mine", 50) + full("other", source="cc" * 32))
+    names = {row.method for row in board.rows}
+    assert names == {"mine", "mine@ab12cd", "mine@ffffff", "other"}
+    assert any("several versions" in note for note in board.notes)
+
+
+def test_duplicate_runs_are_refused_with_both_keys() -> None:
+    with pytest.raises(DuplicateRuns, match=r"lora on digits seed 0.*aaaa.*bbbb") as caught:
+        build([record(key="aaaa"), record(key="bbbb")])
+    assert isinstance(caught.value, ValueError) and isinstance(caught.value, UsageError)
+    with pytest.raises(DuplicateRuns):
+        build([record(key="aaaa", correct=1), record(key="aaaa", correct=2)])
+    again = record(key="aaaa")
+    board = only([record(key="aaaa", error="X"), again, dict(again)])
+    assert board.rows[0].complete
+
+
+def test_mixed_data_is_refused() -> None:
+    with pytest.raises(MixedData, match=r"'digits'.*test data differ.*one.*two"):
+        build([record(test="one"), record("vpt", test="two")])
+    with pytest.raises(MixedData, match="seed 0 training data"):
+        build([record(train="one"), record("vpt", train="two")])
+    assert only([record(train="one"), record(seed=1, train="two")]).rows[0].complete
+    with pytest.raises(MixedData, match="group"):
+        build([record(group="A"), record("vpt", group="B")])
+
+
+def test_task_order() -> None:
+    board = build(full("lora"), ["count", "fashion"])[0]
+    assert list(board.groups.items()) == [("Structured", ("count",)),
+                                          ("Natural", ("fashion", "digits"))]  # fmt: skip
+    assert board.tasks == ("count", "fashion", "digits")
+    assert build(full("lora"))[0].tasks == ("digits", "fashion", "count")
+
+
+def mixed() -> list[Leaderboard]:
+    records = full("lora(rank=4,alpha=8)", trainable=327552) + full("vpt|x", 60, head=7)
+    records += [record("ssf", error="NonFiniteLoss")]
+    return build(records + full("lora", seeds=1, fingerprint="ffff", epochs=3), list(GROUPS))
+
+
+def test_csv_loads_in_one_line() -> None:
+    boards = mixed()
+    frame = pd.read_csv(io.StringIO(to_csv(boards)))
+    assert len(frame) == 4 and frame.complete.dtype == bool and frame.seeds.dtype == "int64"
+    best = frame.iloc[0]
+    assert best["method"] == "lora(rank=4,alpha=8)" and best["rank"] == 1
+    assert best["mean_of_groups"] == 0.705 and best["task:digits"] == 0.705
+    assert best["task:digits_std"] == round(statistics.stdev([0.7, 0.71]), 6)
+    assert best["trainable_parameters"] == 327552 and best["train_seconds"] == 6
+    assert frame["method"].tolist()[2] == "ssf"
+    assert "failed: NonFiniteLoss" in frame["missing"].tolist()[2]
+    scores = [column for column in frame if str(column).startswith(("mean", "group", "task"))]
+    assert (frame[scores].dtypes == "float64").all()
+    typed = to_frame(boards)
+    assert typed["rank"].dtype == "Int64" and typed["fingerprint"].tolist()[0] == "0123456789ab"
+    assert typed["checkpoint"].str.len().eq(12).all() and typed["missing"].tolist()[0] == ""
+    assert to_frame([]).empty and build([]) == []
+
+
+def test_json_keeps_everything() -> None:
+    boards = mixed()
+    read = json.loads(to_json(boards))
+    assert read[0]["rows"][0]["mean_of_groups"]["mean"] == pytest.approx(0.705)
+    assert read[0]["rows"][0]["method"] == "lora(rank=4,alpha=8)"
+    assert [board["fingerprint"] for board in read] == [board.fingerprint for board in boards]
+
+
+def test_markdown_is_a_table() -> None:
+    text = to_markdown(mixed()[:1])
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [line.replace("\\|", "").count("|") for line in table]
+    assert len(table) == 2 + 3 and len(set(cells)) == 1
+    assert "vpt\\|x" in text and "**70.5** ± 0.7" in text and "0.33M" in text
+    assert "**60.5**" not in text and "ssf (incomplete)" in text
+    for words in ("Suite mini", "vit_mini", "0123456789ab", "seeds 0, 1", "Mean of groups:"):
+        assert words in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 200])
+def test_printed_table_fits_and_shows_every_method(width: int) -> None:
+    stream = io.StringIO()
+    print_table(mixed(), Console(file=stream, width=width))
+    text = stream.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text and "70.5 ±0.7" in text
+    for words in ("lora(rank=4,alpha=8)", "vpt|x", "ssf", "0.33M", "6.0 s", "epochs: 12 | 3"):
+        assert words in text
+    assert ("digits" in text.splitlines()[3]) == (width == 200)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(None, "–"), (0, "0"), (768, "768"), (9216, "9.2K"), (99_949, "99.9K"), (99_951, "0.10M"),
+     (327552, "0.33M"), (85798656, "85.80M")],
+)  # fmt: skip
+def test_compact(count: int | None, text: str) -> None:
+    assert compact(count) == text
+
+
+def test_import_stays_light() -> None:
+    code = "import sys, petlbench.leaderboard; print([m for m in ('torch', 'pandas', 'rich', 'numpy') if m in sys.modules])"  # noqa: E501
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

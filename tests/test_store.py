@@ -1,0 +1,232 @@
+"""Records are whole or absent, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from petlbench.errors import UsageError
+from petlbench.store import SCHEMA, Store, write_bytes, write_text
+
+KEY = "0123456789abcdef"
+
+
+def record(status: str = "done", key: str = KEY, **changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "schema": SCHEMA,
+        "key": key,
+        "fingerprint": "f" * 12,
+        "status": status,
+        "spec": {"suite": "mini", "task": "digits", "seed": 0},
+    }
+    if status == "done":
+        values |= {
+            "test": {"correct": 1, "total": 2},
+            "parameters": {"trainable": 3, "head": 4, "declared": 3},
+            "stored_bytes": 5,
+            "train_seconds": 6.0,
+            "test_seconds": 7.0,
+            "peak_bytes": None,
+            "data": {"train": "1", "test": "2"},
+        }
+    else:
+        values["error"] = {"type": "RunError", "message": "no", "traceback": "..."}
+    return values | changes
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "results")
+    store.require_writable()
+    return store
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def test_a_record_comes_back(store: Store) -> None:
+    assert store.read(KEY) is None
+    store.write(record())
+    assert store.read(KEY) == record()
+    assert store.load() == ([record()], [])
+    assert files(store.folder) == [f"{KEY}.json"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_a_failed_write_leaves_the_old_record(
+    store: Store, monkeypatch: pytest.MonkeyPatch, step: str, error: BaseException
+) -> None:
+    store.write(record())
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patched, pytest.raises(type(error)):
+        patched.setattr(os, step, fail)
+        store.write(record(stored_bytes=99))
+    assert store.read(KEY) == record()
+    assert files(store.folder) == [f"{KEY}.json"]  # and nothing else
+
+
+def test_a_crash_before_the_rename_leaves_the_old_record(store: Store) -> None:
+    store.write(record())
+    code = (
+        "import os, sys\n"
+        "from petlbench.store import write_text\n"
+        "from pathlib import Path\n"
+        "os.replace = lambda *_: os._exit(9)\n"  # as if killed here
+        "write_text(Path(sys.argv[1]), 'half')\n"
+    )
+    target = store.records / f"{KEY}.json"
+    assert subprocess.run([sys.executable, "-c", code, str(target)], timeout=60).returncode == 9
+    assert len(list(store.records.iterdir())) == 2  # the temporary file is left behind
+    assert store.read(KEY) == record()
+    assert store.load() == ([record()], [])  # and is no record
+
+
+def test_files_are_written_with_their_folder(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "é\n")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == "é\n".encode()
+    write_bytes(tmp_path / "a" / "b.txt", b"")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == b""
+    assert (tmp_path / "a" / "b.txt").stat().st_mode & 0o777 == 0o644
+
+
+BROKEN = {
+    "empty": ("", "cannot be read"),
+    "truncated": (json.dumps(record())[:50], "cannot be read"),
+    "not text": (b"\xff\xfe\x00", "cannot be read"),
+    "a list": ("[1, 2]", "is not a record of petlbench"),
+    "null": ("null", "is not a record of petlbench"),
+    "another key": (json.dumps(record(key="f" * 16)), "is not a record of petlbench"),
+    "another schema": (json.dumps(record(schema=SCHEMA + 1)), f"has schema {SCHEMA + 1}"),
+    "no status": (json.dumps(record(status=None)), "has the unknown status None"),
+    "odd status": (json.dumps(record(status=["done"])), "has the unknown status"),
+    "without test": (
+        json.dumps({k: v for k, v in record().items() if k != "test"}),
+        "lacks test",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_record_is_left_out_and_named(store: Store, kind: str) -> None:
+    content, message = BROKEN[kind]
+    other = record(key="a" * 16)
+    store.write(other)
+    file = store.records / f"{KEY}.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    records, problems = store.load()
+    assert records == [other]
+    assert len(problems) == 1
+    assert str(file) in problems[0] and message in problems[0]
+    assert problems[0].endswith("it is left out.")
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_left_out_is_not_done(store: Store, kind: str) -> None:
+    """The two must agree, or the run would be neither shown nor run again."""
+    content, _ = BROKEN[kind]
+    file = store.records / f"{KEY}.json"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert store.read(KEY) is None
+
+
+def test_foreign_files_do_not_disturb(store: Store) -> None:
+    store.write(record())
+    (store.records / "notes.md").write_text("mine")
+    (store.records / ".hidden.json.tmp").write_text("{")
+    (store.folder / "leaderboard.csv").write_text("a,b")
+    assert store.load() == ([record()], [])
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+        max_leaves=5,
+    ),
+    st.sampled_from(["schema", "key", "status", None]),
+)
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None
+)
+def test_no_file_content_is_fatal(store: Store, value: Any, field: str | None) -> None:
+    content = value if field is None else record(**{field: value})
+    (store.records / f"{KEY}.json").write_text(json.dumps(content))
+    records, problems = store.load()
+    assert len(records) + len(problems) == 1
+
+
+def test_done_after_failed_is_done(store: Store) -> None:
+    store.write(record("failed"))
+    assert store.read(KEY) is None
+    assert store.load() == ([record("failed")], [])
+    store.write(record())
+    assert store.load() == ([record()], [])
+    assert files(store.folder) == [f"{KEY}.json"]
+
+
+def test_done_counts_even_if_the_failed_one_could_not_be_removed(store: Store) -> None:
+    store.write(record())
+    write_text(store.failed / f"{KEY}.json", json.dumps(record("failed")))
+    assert store.load() == ([record()], [])
+
+
+def test_non_finite_numbers_are_never_stored(store: Store) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        store.write(record(train_seconds=float("nan")))
+    assert files(store.folder) == []
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"file/results cannot be written: .*--results DIR"):
+        Store(tmp_path / "file" / "results").require_writable()
+
+
+HOLDER = (
+    "import sys, time\n"
+    "from petlbench.store import Store\n"
+    "with Store(sys.argv[1]).claim(sys.argv[2], wait=False) as mine:\n"
+    "    print(mine, flush=True)\n"
+    "    time.sleep(60)\n"
+)
+
+
+def test_a_claim_excludes_other_processes_until_its_holder_dies(store: Store) -> None:
+    command = [sys.executable, "-c", HOLDER, str(store.folder), KEY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        with store.claim(KEY, wait=False) as mine:
+            assert not mine
+        with store.claim("f" * 16, wait=False) as other:
+            assert other
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(timeout=30)
+    with store.claim(KEY, wait=True) as mine:
+        assert mine
+
+
+def test_a_claim_is_released(store: Store) -> None:
+    for _ in range(2):
+        with store.claim(KEY, wait=False) as mine:
+            assert mine
+    with pytest.raises(RuntimeError), store.claim(KEY, wait=False):
+        raise RuntimeError
+    with store.claim(KEY, wait=False) as mine:
+        assert mine
