@@ -105,8 +105,9 @@ def measure(
 
     peak_known = _reset_peak(device)
     training = images(rules["train_split"])
+    torch.manual_seed(spec.seed)  # a random backbone is the seed's own
     model = weights.build(spec.backbone, rules["image_size"], rules["drop_path"])
-    torch.manual_seed(spec.seed)
+    torch.manual_seed(spec.seed)  # again: head and method do not depend on how weights came
     model.prepare(spec.classes)
     method = spec.method.build()
     method.attach(model)

@@ -178,7 +178,7 @@ def make(request: Request) -> Plan:
         for task in tasks
         for spec in methods
     ]
-    store = Store(request.folder)
+    store = Store(request.folder.resolve())  # workers may have another working directory
     done = {spec.key: store.read(spec.key) for spec in specs}
     todo = [spec for spec in specs if done[spec.key] is None]
     return Plan(

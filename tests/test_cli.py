@@ -438,7 +438,8 @@ def run_quietly(*arguments: str) -> None:
     """The command in a fresh interpreter, which must not import torch."""
     code = (
         "import sys\nfrom petlbench.cli import main\n"
-        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
         "heavy = {'torch', 'timm', 'matplotlib', 'scipy', 'joblib'} & sys.modules.keys()\n"
         "assert not heavy, heavy"
     )

@@ -300,8 +300,6 @@ def test_a_foreign_array_is_built_again(root: Path, array: Any) -> None:
 
 
 def test_leftovers_of_a_crash_are_harmless(root: Path) -> None:
-    split, _ = counting(open_train(root))
-    killed = dataclasses.replace(split, read=lambda index: os._exit(9) if index == 3 else None)
     code = (
         "import os, sys, dataclasses\n"
         "from pathlib import Path\n"
@@ -313,8 +311,7 @@ def test_leftovers_of_a_crash_are_harmless(root: Path) -> None:
     result = subprocess.run([sys.executable, "-c", code, str(root)], timeout=60)
     assert result.returncode == 9
     assert cached_files("*.partial") and not cached_files()
-    assert killed.version() == split.version()
-    images = cache.load(split, 8, "bicubic")
+    images = cache.load(open_train(root), 8, "bicubic")
     assert images.pixels.any(axis=(1, 2, 3)).all()
 
 

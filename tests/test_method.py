@@ -145,7 +145,17 @@ def test_the_path_of_a_built_in_is_the_built_in() -> None:
         (MINE.replace("= setting(1.0, above=0)", ""), "scale"),
         (MINE.replace("setting(1.0, above=0)", "-1.0\n    rank: int = 2.5"), "mine.rank = 2.5"),
     ],
-    ids=["empty", "two", "syntax", "import", "raises", "undecorated", "unfrozen", "no-default", "bad-default"],
+    ids=[
+        "empty",
+        "two",
+        "syntax",
+        "import",
+        "raises",
+        "undecorated",
+        "unfrozen",
+        "no-default",
+        "bad-default",
+    ],
 )
 def test_a_file_that_is_no_method_says_why(tmp_path: Path, text: str, message: str) -> None:
     file = write(tmp_path / "mine.py", text)

@@ -22,7 +22,7 @@ from petlbench.store import SCHEMA, Store, write_bytes, write_text
 KEY = "0123456789abcdef"
 
 
-def record(status: str = "done", key: str = KEY, **changes: Any) -> dict[str, Any]:
+def record(status: Any = "done", key: str = KEY, **changes: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "key": key,
@@ -105,7 +105,7 @@ def test_files_are_written_with_their_folder(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "b.txt").stat().st_mode & 0o777 == 0o644
 
 
-BROKEN = {
+BROKEN: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "cannot be read"),
     "truncated": (json.dumps(record())[:50], "cannot be read"),
     "not text": (b"\xff\xfe\x00", "cannot be read"),

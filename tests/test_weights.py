@@ -253,6 +253,7 @@ def test_classifiers_are_left_out_and_reported(state: State, save: Callable[[Sta
     assert left_out == ["fc.weight", "head.bias", "head.weight", "mask_token"]
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".pth", ".pt"])
 @pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04garbage", b"\x80\x04garbage"])
 def test_a_corrupt_file_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:

@@ -103,8 +103,7 @@ def _scene(task: str, split: str, index: int) -> tuple[NDArray[np.uint8], Bools]
     else:
         covers = [_orientation_cover(draws, answer)]
 
-    # The location task has little else to it, so its background is the busiest.
-    dark, light = _background_colours(draws, 75 if task == "scene_location" else 45)
+    dark, light = _background_colours(draws, 40)
     texture = _texture(draws)
     image = dark + (light - dark) * texture[:, :, None] // 256
     mask = np.zeros((IMAGE, IMAGE), dtype=np.bool_)
@@ -137,7 +136,7 @@ def _count_covers(draws: Draws, count: int) -> list[Integers]:
 
 def _location_cover(draws: Draws, cell: int) -> Integers:
     """One object whose centre lies in cell `cell`, counted along rows from the top left."""
-    radius = draws.one(48, 96)
+    radius = draws.one(64, 104)
     edge = radius + PIXEL // 2  # the whole object stays in the image
     centre = []
     for place in (cell % 4, cell // 4):
@@ -223,16 +222,16 @@ def _coverage(inside: Bools) -> Integers:
 
 
 def _background_colours(draws: Draws, spread: int) -> tuple[Integers, Integers]:
-    """Two colours (3,) at most `spread` apart in each channel."""
-    first = draws.array(30, 225, (3,))
+    """Two dark, greyish colours (3,) at most `spread` apart in each channel."""
+    first = draws.one(35, 95) + draws.array(-15, 15, (3,))
     return first, np.clip(first + draws.array(-spread, spread, (3,)), 10, 245)
 
 
 def _object_colour(draws: Draws, dark: Integers, light: Integers) -> Integers:
-    """A colour (3,) that stands out from both colours of the background."""
+    """A bright colour (3,) that stands out from both colours of the background."""
     while True:
-        colour = draws.array(15, 240, (3,))
-        if min(np.abs(colour - other).sum() for other in (dark, light)) >= 150:
+        colour = draws.array(60, 255, (3,))
+        if min((colour - other).sum() for other in (dark, light)) >= 250:
             return colour
 
 
