@@ -47,6 +47,7 @@ def run(*, progress: bool | None = None, **request: Any) -> Comparison:
 def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     """Run what is still to do of `plan`, then rank and plot."""
     from petlbench import plot
+    from petlbench.errors import UsageError
     from petlbench.execute import execute as execute_runs
     from petlbench.experiment import Machine
     from petlbench.progress import Display
@@ -63,7 +64,13 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     files = []
     if board is not None:
         files.append(store.folder / "leaderboard.csv")
-        write_text(files[-1], leaderboard.to_csv([board]))
+        try:
+            write_text(files[-1], leaderboard.to_csv([board]))
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {files[-1]}: {error.strerror or error}. The runs are safe: "
+                "make room, then type the same command."
+            ) from error
         if any(row.rank is not None for row in board.rows):
             files.append(store.folder / "params_vs_accuracy.png")
             plot.params_vs_accuracy(board, files[-1])

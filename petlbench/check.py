@@ -102,9 +102,13 @@ def _count(method: Method, name: str) -> str:
 
 
 def _training(method: Method, name: str) -> str:
-    backbone = adapted(method, name).train()
+    backbone = tiny(name).train()
     before = copy.deepcopy(backbone.state_dict())
+    method.attach(backbone)
+    before = {**copy.deepcopy(backbone.state_dict()), **before}  # attach may add, and not edit
     trained = trained_parameters(backbone)
+    if not trained.keys() >= {"head.weight", "head.bias"}:
+        return "the head was frozen; it must train"
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-2, weight_decay=0)
     labels = torch.arange(8) % CLASSES
     for _ in range(2):  # one step is not enough behind a layer that starts at zero

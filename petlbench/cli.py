@@ -6,13 +6,12 @@ import argparse
 import dataclasses
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from petlbench.errors import UsageError, unknown
+from petlbench.errors import RunError, UsageError, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +34,7 @@ FORMATS = ("table", "csv", "markdown", "json")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with "did you mean" for options and commands."""
+    """argparse, whose errors are told like all others."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}.\nSee: {self.prog} --help")
@@ -43,12 +42,13 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point. Exit code 0: fine; 1: some runs failed; 2: bad input; 130: interrupted."""
-    # `petlbench leaderboard | head` should end quietly
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
         code = dispatch(sys.argv[1:] if arguments is None else arguments)
-    except UsageError as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # `petlbench leaderboard | head` ends quietly
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (UsageError, RunError) as error:
         print(f"petlbench: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
@@ -389,7 +389,7 @@ def check(options: argparse.Namespace) -> int:
     for reference in options.methods:
         cls = method.load(reference)
         print(f"{reference}: {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}")
-        findings = list(findings_of(cls()))
+        findings = list(findings_of(method.create(cls, reference, {})))
         for claim in dict.fromkeys(finding.claim for finding in findings):
             failed = [f for f in findings if f.claim == claim and not f.holds]
             print(f"  {'holds        ' if not failed else 'DOES NOT HOLD'}  {claim}")

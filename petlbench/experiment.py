@@ -24,10 +24,10 @@ from safetensors.torch import save
 
 from petlbench import __version__, backbone, weights
 from petlbench.data import cache
-from petlbench.errors import RunError, UsageError
+from petlbench.errors import RunError
 from petlbench.evaluate import predict
 from petlbench.spec import RunSpec
-from petlbench.store import SCHEMA, Record, Store, write_bytes
+from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
 from petlbench.train import Normalise, train
 
@@ -76,11 +76,7 @@ def run(
             write_bytes(store.artifacts / f"{spec.key}{suffix}", content)
         store.write(record)
     except OSError as error:
-        raise UsageError(
-            f"the result of {spec.method.label} on {spec.task} could not be written to "
-            f"{store.folder}: {error.strerror or error}. Finished runs are safe; make room, then "
-            "type the same command to go on."
-        ) from error
+        raise unwritable(store.folder, error) from error
     return record
 
 

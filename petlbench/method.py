@@ -114,7 +114,13 @@ def load(reference: str) -> type[Method]:
     if reference not in points:
         hint = "Your own method: give its file, as in --methods ./mine.py."
         raise unknown("method", reference, [*builtin(), *points], hint)
-    found = points[reference].load()
+    try:
+        found = points[reference].load()
+    except Exception as error:
+        raise UsageError(
+            f"method {reference} ({points[reference].value}) cannot be imported from its package: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if inspect.isclass(found) and issubclass(found, Method):
         return found
     return _only_method(found, reference)
@@ -124,7 +130,9 @@ def _from_file(path: Path) -> type[Method]:
     path = path.expanduser().resolve()
     if not path.is_file():
         raise UsageError(f"no method file at {path}.")
-    if path.parent == folder() and path.stem in builtin():
+    if path.suffix != ".py":
+        raise UsageError(f"a method file ends in .py; {path} does not.")
+    if _is_builtin_file(path):
         return load(path.stem)
     # A name of its own: a user's `lora.py` must not shadow the built-in one in sys.modules.
     name = f"petlbench_user_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}.{path.stem}"
@@ -158,12 +166,14 @@ def _only_method(module: Any, reference: str) -> type[Method]:
 
 def specify(reference: str, config: dict[str, Any] | None = None) -> MethodSpec:
     """Validate `config` and describe the method completely: defaults are written out."""
+    if is_path(reference) and _is_builtin_file(Path(reference)):
+        reference = Path(reference).stem
     cls = load(reference)
     name = Path(reference).stem if is_path(reference) else reference
     for key in config or {}:
         settings.known(cls, name, key)
-    full = asdict(cls(**(config or {})))
-    defaults = asdict(cls())
+    full = asdict(create(cls, reference, config or {}))
+    defaults = asdict(create(cls, reference, {}))
     changed = [f"{key}={value}" for key, value in full.items() if value != defaults[key]]
     is_builtin = not is_path(reference) and reference in builtin()
     if is_path(reference):
@@ -175,6 +185,24 @@ def specify(reference: str, config: dict[str, Any] | None = None) -> MethodSpec:
         config=full,
         label=f"{name}({', '.join(changed)})" if changed else name,
     )
+
+
+def create(cls: type[Method], reference: str, config: dict[str, Any]) -> Method:
+    """An instance; whatever the class itself raises is told as the method's own error."""
+    try:
+        return cls(**config)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{reference}: {cls.__name__} cannot be made: {type(error).__name__}: {error}. "
+            "Every setting needs a default that is allowed."
+        ) from error
+
+
+def _is_builtin_file(path: Path) -> bool:
+    path = path.expanduser().resolve()
+    return path.parent == folder().resolve() and path.stem in builtin()
 
 
 def _code_hash(cls: type) -> str:

@@ -32,7 +32,8 @@ class Reporter:
             self.file.write_text(line)
 
     def close(self) -> None:
-        self.file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.file.unlink(missing_ok=True)
 
 
 class Display:
@@ -68,7 +69,9 @@ class Display:
         self.progress.advance(self.runs)
 
     def message(self, text: str) -> None:
-        self.progress.console.print(text, style="yellow", markup=False, highlight=False)
+        self.progress.console.print(
+            text, style="yellow", markup=False, highlight=False, soft_wrap=True
+        )
 
     @contextmanager
     def live(self) -> Iterator[Display]:

@@ -22,13 +22,22 @@ SCHEMA = 1
 Record = dict[str, Any]
 
 
+def unwritable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"results folder {folder} cannot be written: {error.strerror or error}. Finished runs "
+        "are safe; make room or choose another folder (--results DIR), then type the same command "
+        "to go on."
+    )
+
+
 class Store:
     """The results folder of one comparison."""
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
-        self.records, self.failed = self.folder / "records", self.folder / "failed"
-        self.artifacts, self.claims = self.folder / "artifacts", self.folder / "claims"
+        self.folder = Path(folder)  # as it was given, for messages
+        base = self.folder.absolute()  # workers may have another working directory
+        self.records, self.failed = base / "records", base / "failed"
+        self.artifacts, self.claims = base / "artifacts", base / "claims"
 
     def require_writable(self) -> None:
         """Find out before hours of computing, not after."""
@@ -38,10 +47,7 @@ class Store:
                 with tempfile.NamedTemporaryFile(dir=folder):
                     pass
         except OSError as error:
-            raise UsageError(
-                f"the results folder {self.folder} cannot be written: {error.strerror or error}. "
-                "Choose another: --results DIR."
-            ) from error
+            raise unwritable(self.folder, error) from error
 
     def read(self, key: str) -> Record | None:
         """The record of a finished run; None if there is none that can be read."""
@@ -49,8 +55,7 @@ class Store:
             record = json.loads((self.records / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        intact = isinstance(record, dict) and record.get("status") == "done"
-        return record if intact and record.get("key") == key else None
+        return None if _problem(record, key) or record["status"] != "done" else record
 
     def load(self) -> tuple[list[Record], list[str]]:
         """Every record, finished and failed, and a sentence for each file that is left out."""
@@ -92,23 +97,43 @@ class Store:
         except Timeout:
             yield False
             return
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
         try:
             yield True
         finally:
             lock.release()
 
 
+NEEDED = {
+    "done": {
+        "spec": dict,
+        "fingerprint": str,
+        "test": dict,
+        "parameters": dict,
+        "data": dict,
+        "stored_bytes": int,
+        "train_seconds": (int, float),
+        "test_seconds": (int, float),
+        "peak_bytes": (int, type(None)),
+    },
+    "failed": {"spec": dict, "fingerprint": str, "error": dict},
+}
+
+
 def _problem(record: Any, key: str) -> str:
+    """What keeps this from being a record that can be counted; empty if nothing does."""
     if not isinstance(record, dict) or record.get("key") != key:
         return "is not a record of petlbench"
     if record.get("schema") != SCHEMA:
         return f"has schema {record.get('schema')!r}, this version reads {SCHEMA}"
-    needed = {"done": ("spec", "fingerprint", "test", "parameters"), "failed": ("spec", "error")}
     status = record.get("status")
-    if status not in needed:
+    if not isinstance(status, str) or status not in NEEDED:
         return f"has the unknown status {status!r}"
-    missing = [name for name in needed[status] if name not in record]
-    return f"lacks {', '.join(missing)}" if missing else ""
+    for name, kind in NEEDED[status].items():
+        if name not in record or not isinstance(record[name], kind):
+            return f"lacks {name}"
+    return ""
 
 
 def _dump(record: Record) -> str:

@@ -42,6 +42,8 @@ class Suite:
         """The tasks of these names (or aliases), in the suite's order; all of them by default."""
         if names is None:
             return list(self.tasks)
+        if not names:
+            raise UsageError(f"no tasks given; suite {self.name} has: --tasks {self.tasks[0].name}")
         known = {alias: task for task in self.tasks for alias in (task.name, *task.aliases)}
         for name in names:
             if name not in known:

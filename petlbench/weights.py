@@ -169,8 +169,9 @@ def load_checkpoint(model: Any, path: Path) -> list[str]:
         raise
     except Exception as error:
         raise UsageError(f"{path} cannot be read as a checkpoint: {_one_line(error)}") from error
-    state = state.get("model", state.get("state_dict", state))
-    if not all(isinstance(value, torch.Tensor) for value in state.values()):
+    nested = (state[key] for key in ("model", "state_dict") if isinstance(state.get(key), dict))
+    state = next(nested, state)
+    if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
         raise UsageError(f"{path} does not hold a state dict of tensors.")
     state = {key.removeprefix("module."): value.float() for key, value in state.items()}
     patch = state.get("patch_embed.proj.weight")
@@ -180,12 +181,12 @@ def load_checkpoint(model: Any, path: Path) -> list[str]:
             f"{path.name} does not fit this backbone: patch_embed.proj.weight is "
             f"{list(patch.shape)}, the backbone's is {list(wanted)}."
         )
+    left_out = sorted(key for key in state if NOT_ENCODER.fullmatch(key))
     try:
         state = checkpoint_filter_fn(state, model)
     except Exception as error:
         raise UsageError(f"{path.name} does not fit this backbone: {_one_line(error)}") from error
-    left_out = sorted(key for key in state if NOT_ENCODER.fullmatch(key))
-    state = {key: value for key, value in state.items() if key not in left_out}
+    state = {key: value for key, value in state.items() if not NOT_ENCODER.fullmatch(key)}
     own = model.state_dict()
     problems = {
         "missing": sorted(own.keys() - state.keys()),

@@ -76,7 +76,7 @@ def _open(file: Path, count: int, size: int) -> NDArray[np.uint8] | None:
         # copy-on-write: torch wants writable memory, and the file must never change
         pixels = np.load(file, mmap_mode="c", allow_pickle=False)
         _digest(file)
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     intact = pixels.shape == (count, 3, size, size) and pixels.dtype == np.uint8
     return pixels if intact else None
@@ -97,17 +97,18 @@ def _build(
     partial = Path(name)
     try:
         shape = (len(split), 3, size, size)
-        pixels = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         digest = hashlib.sha256()
-        for index in range(len(split)):
-            image = split.read(index)
-            if image.size != (size, size):
-                image = image.resize((size, size), rule)
-            pixels[index] = np.asarray(image).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
-            digest.update(pixels[index].tobytes())
-            on_progress(index + 1, len(split))
-        pixels.flush()
-        del pixels
+        with partial.open("wb") as stream:
+            np.lib.format.write_array_header_1_0(stream, header)
+            for index in range(len(split)):
+                image = split.read(index)
+                if image.size != (size, size):
+                    image = image.resize((size, size), rule)
+                content = np.asarray(image).transpose(2, 0, 1).tobytes()  # (S, S, 3) -> (3, S, S)
+                stream.write(content)
+                digest.update(content)
+                on_progress(index + 1, len(split))
         description = {"sha256": digest.hexdigest(), "split": split.name, **split.describe}
         sidecar = partial.with_suffix(".json.partial")
         sidecar.write_text(json.dumps(description))

@@ -39,7 +39,7 @@ def open_split(
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read as a list of images: {error}") from error
     paths, labels = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         path, _, label = line.strip().rpartition(" ")
