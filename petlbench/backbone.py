@@ -136,6 +136,7 @@ class Backbone(nn.Module):
         vit.blocks = nn.Sequential(*(Block(cast(TimmBlock, block)) for block in vit.blocks))
         self.vit = vit
         self.head: nn.Module = nn.Identity()
+        self.left_out: list[str] = []  # keys of the checkpoint that are no part of the encoder
         self.shape = self._measure()
 
     @property

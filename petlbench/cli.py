@@ -120,7 +120,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     add("--backbone", metavar="NAME", help="a timm vision transformer (default: the suite's)")
     add("--checkpoint", metavar="FILE", help=".safetensors, .npz, .pth, .pt, or: random")
     add("--data-root", metavar="DIR", help="where the datasets lie (or set PETLBENCH_DATA)")
-    add("--protocol", metavar="NAME", help="default: the suite's")
+    add("--protocol", metavar="NAME", help="a name or ./file.toml (default: the suite's)")
     add("--seeds", type=_whole, metavar="N", help="run seeds 0..N-1")
     add("--image-size", metavar="PX", help="short for --set protocol.image_size=PX")
     add("--epochs", metavar="N", help="short for --set protocol.epochs=N")

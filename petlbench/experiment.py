@@ -141,6 +141,7 @@ def measure(
             "head": head,
             "declared": method.num_trainable(model.shape),
         },
+        "checkpoint_keys_left_out": model.left_out,
         "stored_bytes": sum(p.numel() * p.element_size() for p in trained.values()),
         "train_seconds": round(train_seconds, 4),
         "test_seconds": round(time.perf_counter() - begin, 4),

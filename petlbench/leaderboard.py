@@ -427,6 +427,9 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
         columns += [
             ["Params", *(compact(row.trainable_parameters) for row in board.rows)],
             ["With head", *(compact(row.trainable_parameters_with_head) for row in board.rows)],
+            ["Training", *(_duration(row.train_seconds) for row in board.rows)],
+            ["Peak memory", *(_bytes(row.peak_bytes) for row in board.rows)],
+            ["Stored", *(_bytes(row.stored_bytes) for row in board.rows)],
         ]
         lines = [_line(cells) for cells in zip(*columns, strict=True)]
         lines.insert(1, _line([":--" if c[0] == "Method" else "--:" for c in columns]))
@@ -495,7 +498,7 @@ def caption(board: Leaderboard) -> str:
         f"Test accuracy in %{spread}. "
         f"Mean of groups: mean over the {len(board.groups)} group(s) of each group's mean over its "
         f"tasks; it decides the rank. Mean of tasks: mean over the {len(board.tasks)} task(s). "
-        "Params: trainable parameters without the head."
+        "Params: trainable parameters without the head. Training: all tasks, one seed."
     )
 
 
@@ -523,6 +526,12 @@ def _duration(seconds: float | None) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _bytes(count: int | None) -> str:
+    if count is None:
+        return "–"
+    return f"{count / 1e3:.0f} kB" if count < 999_500 else f"{count / 1e6:.1f} MB"
 
 
 def _means(board: Leaderboard) -> Columns:

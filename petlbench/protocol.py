@@ -11,6 +11,7 @@ import dataclasses
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from petlbench import settings
@@ -76,15 +77,18 @@ def names() -> dict[str, str]:
 
 
 def load(name: str) -> Protocol:
-    """The protocol of that name; unknown keys and wrong types are refused."""
-    file = resources.files("petlbench.protocols") / f"{name}.toml"
+    """The protocol of that name or in that .toml file; unknown keys and types are refused."""
+    own = Path(name) if name.endswith(".toml") else None
+    file = own or resources.files("petlbench.protocols") / f"{name}.toml"
     if not file.is_file():
-        raise unknown("protocol", name, names())
+        if own:
+            raise UsageError(f"no protocol file {name}.")
+        raise unknown("protocol", name, names(), "Your own: --protocol ./mine.toml")
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"protocols/{name}.toml: {error}") from error
-    return override(Protocol(name=name), values)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{own or f'protocols/{name}.toml'}: {error}") from error
+    return override(Protocol(name=own.stem if own else name), values)
 
 
 def override(protocol: Protocol, values: dict[str, Any]) -> Protocol:

@@ -105,7 +105,7 @@ class Store:
             lock.release()
 
 
-NEEDED = {
+NEEDED: dict[str, dict[str, Any]] = {
     "done": {
         "spec": dict,
         "fingerprint": str,

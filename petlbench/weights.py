@@ -40,6 +40,9 @@ NORMALISATIONS = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
+# The timm modules that define them.
+PLAIN = ("vision_transformer", "deit")
+
 # Parts of public checkpoints that are no part of the encoder: classifiers and pre-training heads.
 NOT_ENCODER = re.compile(
     r"(head(_dist)?|fc|pre_logits(\.fc)?|classifier)\.(weight|bias)|mask_token"
@@ -88,6 +91,11 @@ def require_known(name: str) -> None:
     if not timm.is_model(name):
         known = [EMBEDDED, *BACKBONES, *timm.list_models(module="vision_transformer")]
         raise unknown("backbone", name, known, "See: petlbench list backbones")
+    if not timm.models.is_model_in_modules(name, PLAIN):
+        raise UsageError(
+            f"backbone {name} is not a plain vision transformer; petlbench takes timm's vit_*, "
+            "deit_*, DINOv2 and CLIP image towers. See: petlbench list backbones"
+        )
     base, _, tag = name.partition(".")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(base + "*")]
     if tag and name not in timm.list_pretrained(base + ".*"):
@@ -146,12 +154,15 @@ def build(spec: BackboneSpec, image_size: int, drop_path: float = 0.0) -> Any:
             f"--image-size {image_size} is not a multiple of the patch size {patch[0]} of "
             f"{spec.name}; the nearest that is: {near}."
         )
+    left_out: list[str] = []
     if spec.checkpoint != RANDOM:
         path = Path(spec.path) if spec.path else _hub_file(spec.name)
         if sha256(path) != spec.checkpoint:
             raise UsageError(f"{path} is not the file with SHA-256 {spec.checkpoint[:12]}...")
-        load_checkpoint(model, path)
-    return Backbone(model)
+        left_out = load_checkpoint(model, path)
+    backbone = Backbone(model)
+    backbone.left_out = left_out
+    return backbone
 
 
 def load_checkpoint(model: Any, path: Path) -> list[str]:

@@ -148,3 +148,15 @@ def test_shipped_files_state_every_rule(name: str) -> None:
     """A reader sees the whole recipe in the file, not half of it in the code's defaults."""
     file = Path(protocol.__file__).parent / "protocols" / f"{name}.toml"
     assert tomllib.loads(file.read_text()).keys() >= protocol.load(name).rules().keys()
+
+
+def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "short.toml"
+    file.write_text("epochs = 2\nwarmup_epochs = 1\n")
+    own = protocol.load(str(file))
+    assert (own.name, own.epochs, own.image_size) == ("short", 2, 224)
+    file.write_text("epoch = 2\n")
+    with pytest.raises(UsageError, match="Did you mean epochs"):
+        protocol.load(str(file))
+    with pytest.raises(UsageError, match="no protocol file"):
+        protocol.load(str(tmp_path / "absent.toml"))
