@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -90,11 +91,13 @@ def measure(
     suite = load_suite(spec.suite)
     (task,) = suite.select([spec.task])
     root = Path(machine.data_root) if machine.data_root else None
+    reads: Counter[str] = Counter()
 
     def images(split: str) -> cache.Images:
         opened = suite.open_split(task, split, root)
         if opened.members != spec.members[split]:
             raise RunError(f"the list of {task.name}/{split} changed since the run was planned.")
+        reads[split] += 1
         size, resize = rules["image_size"], rules["resize"]
         note = f"decoding {split}"
         return cache.load(opened, size, resize, lambda i, n: on_progress(f"{note} {i}/{n}"))
@@ -113,6 +116,11 @@ def measure(
     trained = backbone.trained_parameters(model)
     head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))
     trainable = sum(p.numel() for p in trained.values()) - head
+    if trainable != (declared := method.num_trainable(model.shape)):
+        raise RunError(
+            f"{spec.method.label} trains {trainable:,} parameters and declares {declared:,}; "
+            "see: petlbench check"
+        )
 
     normalise = Normalise(rules["mean"], rules["std"], device)
     begin = time.perf_counter()
@@ -135,12 +143,8 @@ def measure(
     predictions = predict(model, torch.from_numpy(test.pixels), normalise, bf16).numpy()
     measured = {
         "test": {"correct": int((predictions == test.labels).sum()), "total": len(test.labels)},
-        "test_reads": 1,
-        "parameters": {
-            "trainable": trainable,
-            "head": head,
-            "declared": method.num_trainable(model.shape),
-        },
+        "test_reads": reads[rules["test_split"]],
+        "parameters": {"trainable": trainable, "head": head},
         "checkpoint_keys_left_out": model.left_out,
         "stored_bytes": sum(p.numel() * p.element_size() for p in trained.values()),
         "train_seconds": round(train_seconds, 4),

@@ -55,6 +55,8 @@ class Protocol:
 
     def __post_init__(self) -> None:
         settings.check(self, "protocol")
+        if self.train_split == self.test_split:
+            raise UsageError(f"protocol.train_split and test_split are both {self.test_split!r}.")
         if self.warmup_epochs >= self.epochs:
             raise UsageError(
                 f"protocol.warmup_epochs = {self.warmup_epochs} must be smaller than "

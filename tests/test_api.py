@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 import petlbench
-from petlbench import api
+from petlbench import api, method
 from petlbench.store import Store
 
 
@@ -71,7 +71,7 @@ def test_what_a_record_holds(small: dict[str, Any], checkpoint: Path) -> None:
     assert record["test"]["total"] == 500 and record["test_reads"] == 1
     assert 0 < record["test"]["correct"] <= 500
     parameters = record["parameters"]
-    assert parameters["trainable"] == parameters["declared"] == 6 * 2 * 2 * 128 * 8
+    assert parameters["trainable"] == 6 * 2 * 2 * 128 * 8
     assert parameters["head"] == 128 * 10 + 10
     assert record["stored_bytes"] == 4 * (parameters["trainable"] + parameters["head"])
     assert len(record["train_loss"]) == 1
@@ -147,3 +147,12 @@ def test_several_comparisons_below_one_folder(small: dict[str, Any]) -> None:
     boards, problems = api.boards("results")
     assert len(boards) == 2 and problems == []
     assert set(petlbench.load_results("results")["fingerprint"]) == {b.fingerprint for b in boards}
+
+
+def test_a_false_count_never_reaches_the_leaderboard(small: dict[str, Any]) -> None:
+    source = method.builtin()["bitfit"].read_text()
+    Path("liar.py").write_text(source.replace("shape.num_biases", "1"))
+    result = petlbench.run(**small | {"methods": ["./liar.py"]})
+    assert result.failed == 1
+    (record,) = Store("results/small").load()[0]
+    assert "declares 1" in record["error"]["message"]

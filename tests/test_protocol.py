@@ -160,3 +160,8 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
         protocol.load(str(file))
     with pytest.raises(UsageError, match="no protocol file"):
         protocol.load(str(tmp_path / "absent.toml"))
+
+
+def test_training_on_the_test_split_is_refused() -> None:
+    with pytest.raises(UsageError, match="train_split and test_split are both 'test'"):
+        Protocol(name="leak", train_split="test")

@@ -86,7 +86,7 @@ def test_one_epoch_through_the_harness(tmp_path: Path, monkeypatch: pytest.Monke
     ((record,), problems) = Store(tmp_path / "results").load()
     assert problems == []
     assert record["test"]["total"] == 8
-    assert record["parameters"] == {"trainable": 0, "head": 384 * 100 + 100, "declared": 0}
+    assert record["parameters"] == {"trainable": 0, "head": 384 * 100 + 100}
     assert np.isfinite(record["train_loss"]).all()
     assert record["spec"]["backbone"]["checkpoint"] == weights.sha256(CHECKPOINT)
 

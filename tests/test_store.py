@@ -33,7 +33,7 @@ def record(status: Any = "done", key: str = KEY, **changes: Any) -> dict[str, An
     if status == "done":
         values |= {
             "test": {"correct": 1, "total": 2},
-            "parameters": {"trainable": 3, "head": 4, "declared": 3},
+            "parameters": {"trainable": 3, "head": 4},
             "stored_bytes": 5,
             "train_seconds": 6.0,
             "test_seconds": 7.0,
