@@ -90,7 +90,7 @@ def main() -> None:
     pairs = []
     for i in range(args.repeats):  # who goes first alternates
         if i % 2:
-            bare, ours = bare_loop(convpass, args.threads), None
+            bare = bare_loop(convpass, args.threads)
             ours = through_petlbench(convpass, args.threads)
         else:
             ours = through_petlbench(convpass, args.threads)

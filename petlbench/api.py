@@ -57,7 +57,7 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     outcome: dict[str, str] = {}
     if plan.todo:
         jobs, threads = plan.workers()
-        machine = Machine(plan.device, threads, plan.data_root, plan.request.keep)
+        machine = Machine(plan.device, threads, jobs, plan.data_root, plan.request.keep)
         display = Display(store.claims, len(plan.todo), progress)
         outcome = execute_runs(plan.todo, store, machine, jobs, display)
     board = board_of(store, plan.specs[0].fingerprint, plan.request.suite)
@@ -91,40 +91,39 @@ def task_order(suite: str) -> list[str]:
     return [task.name for task in load_suite(suite).tasks] if suite in suites() else []
 
 
-def records(folder: Path | str) -> tuple[list[Record], list[str]]:
-    """All records below `folder` (a results folder, or a folder of them), and their problems."""
+def folders(folder: Path | str) -> list[Path]:
+    """The results folders at or right below `folder`; refuses a place without any."""
     from petlbench.errors import UsageError
 
-    folder = Path(folder)
-    folders = [folder] if (folder / "records").is_dir() else sorted(folder.glob("*/"))
-    found: list[Record] = []
-    problems: list[str] = []
-    for each in folders:
-        loaded, trouble = Store(each).load()
-        found += loaded
-        problems += trouble
-    if not found and not problems:
+    folder = Path(folder).expanduser()
+    found = [each for each in (folder, *sorted(folder.glob("*/"))) if (each / "records").is_dir()]
+    found = [each for each in found if any(each.glob("*/*.json"))]
+    if not found:
         raise UsageError(
             f"no results in {folder}: run something first (petlbench run), or say where they "
             "are: --results DIR."
         )
-    return found, problems
+    return found
 
 
 def boards(folder: Path | str) -> tuple[list[leaderboard.Leaderboard], list[str]]:
-    """One leaderboard per suite and fingerprint below `folder`, and what was left out."""
-    found, problems = records(folder)
-    suites = dict.fromkeys(record["spec"]["suite"] for record in found)
-    order = [name for suite in suites for name in task_order(suite)]
-    return leaderboard.build(found, task_order=order), problems
+    """One leaderboard per folder, suite and fingerprint, and what was left out."""
+    boards, problems = [], []
+    for each in folders(folder):
+        found, trouble = Store(each).load()
+        suites = dict.fromkeys(record["spec"]["suite"] for record in found)
+        order = [name for suite in suites for name in task_order(suite)]
+        boards += leaderboard.build(found, task_order=order)
+        problems += trouble
+    return boards, problems
 
 
 def load_results(folder: Path | str = "results") -> pd.DataFrame:
     """Every finished run below `folder`, one tidy row each; accuracies in [0, 1]."""
     import pandas as pd
 
-    rows = [_row(record) for record in records(folder)[0] if record["status"] == "done"]
-    return pd.DataFrame(rows)
+    found = [record for each in folders(folder) for record in Store(each).load()[0]]
+    return pd.DataFrame([_row(record) for record in found if record["status"] == "done"])
 
 
 def _row(record: Record) -> dict[str, Any]:

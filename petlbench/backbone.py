@@ -161,7 +161,10 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images (B, 3, H, W) -> logits (B, classes)."""
-        return cast(Tensor, self.head(self.vit(images)))
+        features = self.vit(images)
+        # the head in full precision: bf16 logits tie, and ties go to the lower class
+        with torch.autocast(features.device.type, enabled=False):
+            return cast(Tensor, self.head(features.to(images.dtype)))
 
     def _measure(self) -> Shape:
         vit, mlp = self.vit, next(self.blocks).mlp.layer

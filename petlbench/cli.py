@@ -205,12 +205,12 @@ def run(options: argparse.Namespace) -> int:
 def _next_command(plan: Plan, arguments: Sequence[str]) -> str:
     from petlbench.method import builtin
 
-    if len({spec.seed for spec in plan.specs}) < 3 and "--seeds" not in arguments:
+    if len({spec.seed for spec in plan.specs}) < 3 and "--seeds" not in " ".join(arguments):
         again = shlex.join(["petlbench", *arguments, "--seeds", "3"])
         return f"next: {again}    (is the order more than seed noise?)"
     used = {spec.method.name for spec in plan.specs}
     others = [name for name in builtin() if name not in used][:2]
-    if others and "--methods" not in arguments:
+    if others and "--methods" not in " ".join(arguments):
         again = shlex.join(["petlbench", *arguments, "--methods", ",".join(others)])
         return f"next: {again}    (all methods: petlbench list methods)"
     return f"next: petlbench plot params-vs-accuracy --results {plan.store.folder} -o figure.pdf"
@@ -249,7 +249,7 @@ def _print_plan(plan: Plan, console: Console) -> None:
         lines.append(
             f"estimated time {_duration(wall)}, from {source}; results in {plan.store.folder}"
         )
-    for line in lines:
+    for line in lines + plan.notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -406,7 +406,7 @@ def _console() -> Console:
     from rich.console import Console
 
     # a pipe has no width: do not let the table wrap at 80 columns there
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS", 120))
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 120)
     return Console(width=width)
 
 

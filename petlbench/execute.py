@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from petlbench.errors import UsageError
+from filelock import FileLock, Timeout
+
+from petlbench.errors import RunError, UsageError
 from petlbench.experiment import Machine, run
 from petlbench.progress import Display, Reporter
 from petlbench.spec import RunSpec
@@ -52,14 +54,13 @@ def _run_all(
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    devices = _worker_devices(machine, jobs)
     with joblib.parallel_config(
         "loky", inner_max_num_threads=machine.threads, initializer=_ignore_interrupt
     ):
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         try:
             yield from parallel(
-                joblib.delayed(_run_one)(spec, store, machine, wait, devices) for spec in specs
+                joblib.delayed(_run_one)(spec, store, machine, wait, jobs) for spec in specs
             )
         except TerminatedWorkerError as error:
             raise UsageError(
@@ -69,15 +70,15 @@ def _run_all(
 
 
 def _run_one(
-    spec: RunSpec, store: Store, machine: Machine, wait: bool, devices: Path | None = None
+    spec: RunSpec, store: Store, machine: Machine, wait: bool, jobs: int = 1
 ) -> tuple[RunSpec, str, str]:
     with store.claim(spec.key, wait) as mine:
         if not mine:
             return spec, ELSEWHERE, ""
         if store.read(spec.key) is not None:  # another process finished it meanwhile
             return spec, "done", ""
-        if devices is not None:
-            machine = replace(machine, device=_own_device(devices))
+        if machine.device == "cuda" and jobs > 1:
+            machine = replace(machine, device=_own_device(store, jobs))
         reporter = Reporter(
             store.claims / f"{spec.key}.progress",
             f"{spec.method.label} on {spec.task}, seed {spec.seed}",
@@ -95,30 +96,22 @@ def _ignore_interrupt() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _worker_devices(machine: Machine, jobs: int) -> Path | None:
-    """With several GPUs and workers, a folder in which each worker claims a GPU of its own."""
-    if machine.device != "cuda":
-        return None
-    import tempfile
+# Held for the life of a worker process; the operating system releases it when the process ends.
+_held: list[FileLock] = []
 
+
+def _own_device(store: Store, jobs: int) -> str:
+    """The GPU of this worker process: worker k of `jobs` uses GPU k modulo their number."""
     import torch
 
-    if torch.cuda.device_count() < 2:
-        return None
-    folder = Path(tempfile.mkdtemp(prefix="petlbench-gpus-"))
-    for worker in range(jobs):
-        (folder / f"free-{worker}-{worker % torch.cuda.device_count()}").touch()
-    return folder
-
-
-def _own_device(folder: Path) -> str:
-    """The device of this worker process: the first free ticket, kept for its lifetime."""
-    mine = f"taken-{os.getpid()}-"
-    for ticket in [*folder.glob(f"{mine}*"), *sorted(folder.glob("free-*"))]:
-        gpu = ticket.name.rpartition("-")[2]
-        try:
-            ticket.rename(folder / f"{mine}{gpu}")
-        except FileNotFoundError:
-            continue  # another worker was faster
-        return f"cuda:{gpu}"
-    return "cuda:0"
+    if not _held:
+        for worker in range(jobs):
+            lock = FileLock(store.claims / f"worker-{worker}.lock")
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=0)
+                _held.append(lock)
+                break
+        else:
+            raise RunError(f"more than {jobs} workers ask for a GPU of {store.folder}.")
+    worker = int(Path(_held[0].lock_file).stem.rpartition("-")[2])
+    return f"cuda:{worker % torch.cuda.device_count()}"

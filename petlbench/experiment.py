@@ -39,6 +39,7 @@ class Machine:
 
     device: str = "cpu"
     threads: int = 1
+    jobs: int = 1  # runs side by side
     data_root: str | None = None
     keep: str = "all"  # "all", "predictions" or "none"
 
@@ -88,6 +89,7 @@ def measure(
     torch.set_num_threads(machine.threads)
     device = torch.device(machine.device)
     rules = spec.rules
+    torch.backends.cudnn.allow_tf32 = rules["precision"] != "fp32"  # fp32 means fp32
     suite = load_suite(spec.suite)
     (task,) = suite.select([spec.task])
     root = Path(machine.data_root) if machine.data_root else None
@@ -151,7 +153,7 @@ def measure(
         "test_seconds": round(time.perf_counter() - begin, 4),
         "peak_bytes": _peak_bytes(device) if peak_known else None,
         "train_loss": [round(loss, 6) for loss in curve],
-        "data": {"train": training.sha256, "test": test.sha256},
+        "data": {"train": training.sha256, "test": test.sha256, "source": training.source},
     }
     artifacts = {}
     if machine.keep in ("all", "predictions"):
@@ -191,10 +193,11 @@ def _peak_bytes(device: torch.device) -> int:
 
 
 def _environment(machine: Machine) -> dict[str, Any]:
-    gpu = torch.cuda.get_device_name() if machine.device.startswith("cuda") else None
+    gpu = torch.cuda.get_device_name(machine.device) if machine.device.startswith("cuda") else None
     return {
         "device": machine.device,
         "threads": machine.threads,
+        "jobs": machine.jobs,
         "cores": os.cpu_count(),
         "processor": _processor(),
         "gpu": gpu,
@@ -219,12 +222,14 @@ def _git_commit() -> str | None:
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
+
+    def git(*arguments: str) -> str:
+        command = ("git", "-C", str(root), *arguments)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+
     try:
-        git = ("git", "-C", str(root))
-        commit = subprocess.check_output([*git, "rev-parse", "HEAD"], text=True, timeout=5).strip()
-        changed = subprocess.check_output(
-            [*git, "status", "--porcelain", "--", "petlbench", "methods"], text=True, timeout=5
-        )
-        return commit + ("+" if changed else "")
+        changed = git("status", "--porcelain", "--", "petlbench", "methods")
+        return git("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return None

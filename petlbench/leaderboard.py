@@ -288,6 +288,13 @@ def _notes(rows: Sequence[Row], seeds: Sequence[int], edited: Sequence[str]) -> 
         )
     if any(row.complete and len(row.seeds) == 1 for row in rows):
         notes.append("One seed gives no spread: small differences may be noise.")
+    names = [row.method.partition("(")[0] for row in rows]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            notes.append(
+                f"{name} appears with {names.count(name)} settings: taking the best of them by "
+                "this table would be tuning on the test set."
+            )
     for label in sorted(edited):
         notes.append(f"{label} was run from several versions of its file: one row each.")
     return notes

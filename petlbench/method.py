@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from petlbench import settings
-from petlbench.errors import UsageError, unknown
+from petlbench.errors import RunError, UsageError, unknown
 from petlbench.settings import setting as setting  # re-exported for method authors
 
 if TYPE_CHECKING:
@@ -71,7 +71,10 @@ class MethodSpec:
     label: str
 
     def build(self) -> Method:
-        return load(self.reference)(**self.config)
+        cls = load(self.reference)
+        if self.source and _code_hash(cls) != self.source:
+            raise RunError(f"{self.reference} was edited since the run was planned; run it again.")
+        return cls(**self.config)
 
 
 def folder() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import tomllib
@@ -19,7 +20,6 @@ from petlbench.task import Suite, Task, load_suite
 if TYPE_CHECKING:
     from petlbench.backbone import Shape
 
-METHODS = ("convpass", "adapter", "lora", "vpt", "full", "linear")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 KEEP = ("all", "predictions", "none")
 
@@ -33,7 +33,7 @@ class Request:
     """
 
     suite: str = "mini"
-    methods: Sequence[str | Mapping[str, Any]] = METHODS
+    methods: Sequence[str | Mapping[str, Any]] | None = None
     tasks: Sequence[str] | None = None
     backbone: str | None = None
     checkpoint: str | None = None
@@ -64,12 +64,12 @@ class Request:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
-        if not self.methods:
+        if self.methods is not None and not self.methods:
             raise UsageError("no methods given: --methods convpass,lora")
 
     @property
     def folder(self) -> Path:
-        return Path(self.results) if self.results else Path("results") / self.suite
+        return Path(self.results).expanduser() if self.results else Path("results") / self.suite
 
 
 @dataclass(frozen=True)
@@ -85,21 +85,23 @@ class Plan:
     data_root: str | None
     done: list[Record]
     sizes: dict[str, tuple[int, int]]  # task -> training and test images
+    notes: list[str]
 
     def workers(self) -> tuple[int, int]:
         """(worker processes, threads each). By default one worker per GPU; on a CPU as many as
-        there are cores and memory for, at most 4: small models do not fill several cores."""
+        there are cores and memory for, at most 4: small models do not fill several cores.
+        The same for a resumed sweep as for a fresh one, since threads decide the last bits."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
         cores = cores or os.cpu_count() or 1
         jobs = self.request.jobs
         if jobs is None:
             if self.device == "cpu":
-                jobs = min(4, cores, _fit_in_memory(self.todo[0]) if self.todo else 1)
+                jobs = min(4, cores, _fit_in_memory(self.specs[0]))
             else:
                 import torch
 
                 jobs = torch.cuda.device_count() if self.device == "cuda" else 1
-            jobs = max(1, min(jobs, len(self.todo)))
+            jobs = max(1, min(jobs, len(self.specs)))
         return jobs, self.request.threads or max(1, cores // jobs)
 
     def wall_seconds(self) -> tuple[float, str]:
@@ -159,7 +161,7 @@ def make(request: Request) -> Plan:
     """Expand and validate everything before anything runs."""
     suite = load_suite(request.suite)
     tasks = suite.select(list(request.tasks) if request.tasks is not None else None)
-    methods = _methods(request)
+    methods = _methods(request.methods or suite.methods, request.settings)
     device = _device(request.device)
     rules_of = protocol.load(request.protocol or suite.protocol)
     rules_of = protocol.override(rules_of, _protocol_settings(request))
@@ -169,7 +171,8 @@ def make(request: Request) -> Plan:
     on_disk = backbone if backbone.path else replace(backbone, checkpoint=weights.RANDOM)
     weights.build(on_disk, rules["image_size"])
     data_root = request.data_root or os.environ.get("PETLBENCH_DATA")
-    members, sizes = _members(suite, tasks, rules, Path(data_root) if data_root else None)
+    root = Path(data_root).expanduser() if data_root else None
+    members, sizes = _members(suite, tasks, rules, root)
     specs = [
         RunSpec(
             suite=suite.name,
@@ -197,20 +200,23 @@ def make(request: Request) -> Plan:
         failed=sum((store.failed / f"{spec.key}.json").exists() for spec in todo),
         store=store,
         device=device,
-        data_root=str(Path(data_root).resolve()) if data_root else None,
+        data_root=str(root.resolve()) if root else None,
+        notes=_subsets(tasks, sizes, rules),
         done=[record for record in done.values() if record],
         sizes=sizes,
     )
 
 
-def _methods(request: Request) -> list[method.MethodSpec]:
-    tables = [{"name": m} if isinstance(m, str) else dict(m) for m in request.methods]
+def _methods(
+    asked: Sequence[str | Mapping[str, Any]], given_settings: Mapping[str, Any]
+) -> list[method.MethodSpec]:
+    tables = [{"name": m} if isinstance(m, str) else dict(m) for m in asked]
     for table in tables:
         if not isinstance(table.get("name"), str):
             raise UsageError(f"a method table needs a name: {table}")
     names = [Path(t["name"]).stem if method.is_path(t["name"]) else t["name"] for t in tables]
     wanted: dict[str, dict[str, Any]] = {}
-    for key, value in request.settings.items():
+    for key, value in given_settings.items():
         owner, _, name = key.rpartition(".")
         if owner != "protocol":
             if owner not in names:
@@ -251,8 +257,8 @@ def _device(name: str) -> str:
     import torch
 
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next((device for device, there in present.items() if there), "cpu")
+    if name == "auto":  # mps only when asked for: its kernels round differently
+        return "cuda" if present["cuda"] else "cpu"
     if not present.get(name, True):
         raise UsageError(f"--device {name}: PyTorch finds no such device here; use cpu or auto.")
     return name
@@ -310,16 +316,29 @@ def _members(
     return found, sizes
 
 
+def _subsets(
+    tasks: Sequence[Task], sizes: Mapping[str, tuple[int, int]], rules: Mapping[str, Any]
+) -> list[str]:
+    """A sentence for each task whose test split is not the published one."""
+    return [
+        f"{task.name}: {sizes[task.name][1]:,} of {task.sizes[rules['test_split']]:,} published "
+        "test images are there; the numbers are for this subset."
+        for task in tasks
+        if task.sizes.get(rules["test_split"], 0) not in (0, sizes[task.name][1])
+    ]
+
+
 def _fit_in_memory(spec: RunSpec) -> int:
     """How many runs fit side by side: weights, optimiser and activations of full fine-tuning."""
-    if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
-        return 1
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        memory = 8 * 2**30  # not told on Windows
     shape = _shape(spec)
     tokens = shape.grid[0] * shape.grid[1] + shape.num_prefix_tokens
     per_token = shape.depth * (16 * shape.dim + 4 * shape.num_heads * tokens)  # kept for backward
     activations = 4 * spec.rules["batch_size"] * tokens * per_token
-    return int(0.8 * free / (5e8 + 16 * shape.num_parameters + activations))
+    return int(0.6 * memory / (5e8 + 16 * shape.num_parameters + activations))
 
 
 def _guess(plan: Plan) -> float:
@@ -343,6 +362,10 @@ def _guess(plan: Plan) -> float:
 
 
 def _shape(spec: RunSpec) -> Shape:
-    backbone = weights.BackboneSpec(spec.backbone.name, weights.RANDOM)
-    shape: Shape = weights.build(backbone, spec.rules["image_size"]).shape
+    return _shape_of(spec.backbone.name, spec.rules["image_size"])
+
+
+@functools.cache
+def _shape_of(backbone: str, image_size: int) -> Shape:
+    shape: Shape = weights.build(weights.BackboneSpec(backbone, weights.RANDOM), image_size).shape
     return shape

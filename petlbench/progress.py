@@ -29,7 +29,7 @@ class Reporter:
     def _write(self, line: str) -> None:
         # a full disk is reported where results are written, not by the progress line
         with contextlib.suppress(OSError):
-            self.file.write_text(line)
+            self.file.write_text(line, encoding="utf-8")
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -63,7 +63,6 @@ class Display:
             disable=not self.enabled,
         )
         self.runs = self.progress.add_task("runs", total=total)
-        self.lines: dict[str, object] = {}
 
     def advance(self) -> None:
         self.progress.advance(self.runs)
@@ -115,8 +114,8 @@ def _read(folder: Path, since: float) -> dict[str, tuple[str, int, int]]:
         try:
             if entry.stat().st_mtime < since - 1:
                 continue  # left behind by a process that was killed
-            text = Path(entry.path).read_text()
-        except OSError:
+            text = Path(entry.path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
             continue
         fraction = next((word for word in text.split() if "/" in word), "0/1")
         done, _, total = fraction.partition("/")

@@ -55,8 +55,11 @@ class Protocol:
 
     def __post_init__(self) -> None:
         settings.check(self, "protocol")
-        if self.train_split == self.test_split:
-            raise UsageError(f"protocol.train_split and test_split are both {self.test_split!r}.")
+        if self.test_split in self.train_split:  # val200 is part of train800val200
+            raise UsageError(
+                f"protocol.test_split = {self.test_split!r} is part of the training split "
+                f"{self.train_split!r}; choose disjoint ones."
+            )
         if self.warmup_epochs >= self.epochs:
             raise UsageError(
                 f"protocol.warmup_epochs = {self.warmup_epochs} must be smaller than "

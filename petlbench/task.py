@@ -37,6 +37,8 @@ class Suite:
     open_split: Callable[[Task, str, Path | None], Split]
     """(task, split name, data root) -> Split; raises UsageError naming what is missing."""
     needs_data_root: bool = False
+    methods: tuple[str, ...] = ("convpass", "adapter", "lora", "vpt", "full", "linear")
+    """What `petlbench run` compares when it is not told what to."""
 
     def select(self, names: list[str] | None) -> list[Task]:
         """The tasks of these names (or aliases), in the suite's order; all of them by default."""

@@ -39,7 +39,7 @@ class Normalise:
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
-        return images.to(self.device, non_blocking=True).float() * self.scale + self.shift
+        return images.to(self.device).float() * self.scale + self.shift
 
 
 def train(

@@ -19,7 +19,6 @@ from petlbench.errors import UsageError, unknown
 
 EMBEDDED = "vit_mini"
 RANDOM = "random"
-PRETRAINED = "pretrained"
 
 # What `petlbench list backbones` shows; any other plain timm vision transformer is accepted.
 BACKBONES = {
@@ -70,7 +69,7 @@ def specify(name: str, checkpoint: str | None = None) -> BackboneSpec:
     require_known(name)
     if checkpoint == RANDOM:
         return BackboneSpec(name, RANDOM)
-    if checkpoint not in (None, PRETRAINED):
+    if checkpoint is not None:
         path = Path(checkpoint).expanduser().resolve()
         if not path.is_file():
             raise UsageError(f"no checkpoint file at {path}.")
@@ -319,7 +318,10 @@ def _hub_sha256(name: str) -> str:
     repository, file = _hub_location(name)
     cached = try_to_load_from_cache(repository, file)
     if isinstance(cached, str):
-        return sha256(Path(cached))
+        found, published = sha256(Path(cached)), Path(cached).resolve().name
+        if re.fullmatch("[0-9a-f]{64}", published) and found != published:
+            raise UsageError(f"{cached} is damaged: delete it, and it is downloaded again.")
+        return found
     try:
         info = HfApi().model_info(repository, files_metadata=True, timeout=10)
     except Exception as error:

@@ -9,8 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads must not fight for cores
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,14 +125,13 @@ CLI = Callable[..., Outcome]
 @pytest.fixture
 def cli(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, checkpoint: Path
-) -> Iterator[CLI]:
+) -> CLI:
     """`petlbench ...` in this process; `small=True` adds the arguments of a very short run."""
     from petlbench import cli as command_line
     from petlbench import plan
 
     # the speed test of the machine takes longer than the runs; test_plan.py tests it
     monkeypatch.setattr(plan, "_guess", lambda plan: 1.0)
-    before = signal.getsignal(signal.SIGPIPE)
 
     def call(*arguments: str | Path, small: bool = False) -> Outcome:
         words = [str(argument) for argument in arguments]
@@ -161,5 +159,4 @@ def cli(
         assert isinstance(raised.value.code, int)
         return Outcome(raised.value.code, printed.out, printed.err)
 
-    yield call
-    signal.signal(signal.SIGPIPE, before)
+    return call

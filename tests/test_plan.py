@@ -15,6 +15,7 @@ from petlbench import api, plan
 from petlbench.errors import UsageError
 from petlbench.plan import Request
 from petlbench.store import Store
+from petlbench.task import load_suite
 
 
 def make(**request: Any) -> plan.Plan:
@@ -33,7 +34,8 @@ def refusal(**request: Any) -> str:
 
 def test_the_default_is_the_users_card() -> None:
     request = Request()
-    assert set(request.methods) == {"convpass", "adapter", "lora", "vpt", "full", "linear"}
+    card = {"convpass", "adapter", "lora", "vpt", "full", "linear"}
+    assert request.methods is None and set(load_suite(request.suite).methods) == card
     assert (request.suite, request.folder) == ("mini", Path("results/mini"))
     assert Request(results="elsewhere").folder == Path("elsewhere")
 
@@ -218,7 +220,7 @@ def test_ones_own_file_against_a_built_in_of_the_same_name(tmp_path: Path) -> No
 
 
 def test_the_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cuda, mps, expected in [(0, 0, "cpu"), (1, 0, "cuda"), (0, 1, "mps"), (1, 1, "cuda")]:
+    for cuda, mps, expected in [(0, 0, "cpu"), (1, 0, "cuda"), (0, 1, "cpu"), (1, 1, "cuda")]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: bool(cuda))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: bool(mps))
         assert plan._device("auto") == expected

@@ -30,7 +30,7 @@ CHANGES: dict[str, Any] = {
     "drop_path": 0.0,
     "precision": "fp32",
     "train_split": "train800",
-    "test_split": "val200",
+    "test_split": "holdout",
 }
 ONLY_ONE_VALUE = {"optimizer", "augmentation", "selection"}  # so far
 
@@ -163,5 +163,6 @@ def test_a_protocol_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_training_on_the_test_split_is_refused() -> None:
-    with pytest.raises(UsageError, match="train_split and test_split are both 'test'"):
-        Protocol(name="leak", train_split="test")
+    for train, test in (("test", "test"), ("train800val200", "val200"), ("trainval", "val")):
+        with pytest.raises(UsageError, match="is part of the training split"):
+            Protocol(name="leak", train_split=train, test_split=test)

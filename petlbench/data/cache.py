@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock
@@ -34,6 +34,7 @@ class Images:
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
     sha256: str
+    source: dict[str, Any]  # where they come from, for the record
 
 
 def cache_folder() -> Path:
@@ -67,7 +68,7 @@ def load(
             "Point PETLBENCH_CACHE at a folder with space."
         ) from error
     identity = hashlib.sha256(digest.encode() + split.labels.tobytes()).hexdigest()
-    return Images(pixels, split.labels, identity)
+    return Images(pixels, split.labels, identity, split.describe)
 
 
 def _open(file: Path, count: int, size: int) -> NDArray[np.uint8] | None:
@@ -109,6 +110,9 @@ def _build(
                 stream.write(content)
                 digest.update(content)
                 on_progress(index + 1, len(split))
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.chmod(0o644)  # a cache may be shared
         description = {"sha256": digest.hexdigest(), "split": split.name, **split.describe}
         sidecar = partial.with_suffix(".json.partial")
         sidecar.write_text(json.dumps(description))

@@ -47,7 +47,7 @@ def _samples(task: str, split: str) -> Split:
 def _scenes(task: str, split: str) -> Split:
     items = [(part, index) for part in PARTS[split] for index in range(SIZES[part])]
     labels = np.array([scenes.label(task, *item) for item in items], dtype=np.int64)
-    members = hashlib.sha256(f"{task} {split} {_renderer()}".encode()).hexdigest()
+    members = hashlib.sha256(f"{task} {split} {len(items)} {_renderer()}".encode()).hexdigest()
     return Split(
         name=split,
         labels=labels,
