@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Comparison:
     """What `run` gives back. `board` ranks every run with this comparison's fingerprint."""
 
-    board: leaderboard.Leaderboard | None
+    board: leaderboard.Leaderboard | None = field(repr=False)
     folder: Path
     done: int
     failed: int
@@ -34,13 +34,20 @@ class Comparison:
 def run(*, progress: bool | None = None, **request: Any) -> Comparison:
     """Run a comparison; the arguments are those of `petlbench.plan.Request`.
 
-        petlbench.run(methods=["convpass", "lora"], tasks=["digits"], seeds=3)
+        petlbench.run(methods=["convpass", "lora"], tasks=["digits"], seeds=3,
+                      settings={"lora.rank": 4, "protocol.epochs": 20})
 
     What is recorded already is not run again. Writes leaderboard.csv and params_vs_accuracy.png
     into the results folder. Raises UsageError for bad input, before anything runs.
     """
     from petlbench import plan
+    from petlbench.errors import unknown
 
+    names = [each.name for each in fields(plan.Request)]
+    for name in request:
+        if name not in names:
+            hint = 'A field of the protocol goes into settings={"protocol.epochs": 3}.'
+            raise unknown("argument of petlbench.run", name, names, hint)
     return execute(plan.make(plan.Request(**request)), progress)
 
 

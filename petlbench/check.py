@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,14 +44,27 @@ class Finding:
 
 
 def check(method: Method) -> Iterator[Finding]:
-    """Measure every claim on every tiny model; a claim that raises does not hold."""
+    """Measure every claim on every tiny model; a claim that raises does not hold.
+
+    Where the method cannot even attach and predict, nothing else is tried.
+    """
     for name in MODELS:
         for claim, test in CLAIMS.items():
             try:
                 problem = test(method, name)
             except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = f"{type(error).__name__}: {error} ({_place(error, method)})"
             yield Finding(name, claim, not problem, problem)
+            if problem and test is _shape:
+                break
+
+
+def _place(error: Exception, method: Method) -> str:
+    """The last line of the method's own file that led to the error."""
+    file = inspect.getfile(type(method))
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    return f"{Path(file).name}, line {lines[-1]}" if lines else "outside the method's file"
 
 
 def tiny(name: str) -> Backbone:
@@ -158,7 +173,7 @@ def _weights(method: Method, name: str) -> str:
 
 CLAIMS: dict[str, Callable[[Method, str], str]] = {
     "attaches, and logits have the right shape": _shape,
-    "is an identity at initialisation, or not, as declared": _identity,
+    "starts as what `identity_at_init` declares": _identity,
     "trains as many parameters as declared": _count,
     "two AdamW steps move every trainable tensor and no frozen one": _training,
     "its settings survive JSON": _configuration,

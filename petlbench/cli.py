@@ -37,6 +37,8 @@ class Parser(argparse.ArgumentParser):
     """argparse, whose errors are told like all others."""
 
     def error(self, message: str) -> NoReturn:
+        if "unrecognized arguments" in message:
+            message += ". Lists take commas (--methods lora,linear), files and folders an option"
         raise UsageError(f"{message}.\nSee: {self.prog} --help")
 
 
@@ -97,7 +99,9 @@ def make_parser() -> Parser:
     board = commands.add_parser("leaderboard", help="rank what has been run")
     _add_results(board)
     board.add_argument("--format", default=None, help="|".join(FORMATS) + " (default: table)")
-    board.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the screen")
+    board.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=".csv, .md or .json (default: the screen)"
+    )
 
     plot = commands.add_parser("plot", help="draw what has been run")
     plot.add_argument("kind", metavar="|".join(PLOTS))
@@ -152,7 +156,9 @@ def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number (3 seeds are the seeds 0, 1 and 2)"
+        ) from None
 
 
 def _make_plan(options: argparse.Namespace) -> Plan:
@@ -162,7 +168,9 @@ def _make_plan(options: argparse.Namespace) -> Plan:
     for text in options.set:
         name, equals, value = text.partition("=")
         if not equals or "." not in name:
-            raise UsageError(f"--set {text}: write it as --set convpass.scale=0.1")
+            raise UsageError(
+                f"--set {text}: write it as METHOD.SETTING=VALUE, as in --set convpass.scale=0.1"
+            )
         settings[name.strip()] = value.strip()
     for name in ("image_size", "epochs", "precision"):
         if getattr(options, name) is not None:
@@ -269,9 +277,12 @@ def listing(options: argparse.Namespace) -> None:
 
 
 def _list_methods(options: argparse.Namespace) -> list[tuple[str, str]]:
-    from petlbench.method import builtin, installed, summary
+    from petlbench.method import builtin, installed, settings_text, summary
 
-    rows = [(name, summary(file)) for name, file in builtin().items()]
+    rows = [
+        (name, f"{summary(file)}{''.join(f' [{defaults}]' for defaults in settings_text(file))}")
+        for name, file in builtin().items()
+    ]
     return rows + [(name, f"from {point.value}") for name, point in installed().items()]
 
 
@@ -321,8 +332,12 @@ def board(options: argparse.Namespace) -> None:
     from petlbench.store import write_text
 
     by_extension = {".csv": "csv", ".md": "markdown", ".json": "json"}
-    extension = by_extension.get(options.output.suffix, "csv") if options.output else "table"
+    extension = by_extension.get(options.output.suffix) if options.output else "table"
+    if options.output and (extension or options.format) != (options.format or extension):
+        raise UsageError(f"{options.output} is not a name for {options.format}.")
     form = options.format or extension
+    if form is None:
+        raise UsageError(f"{options.output}: end it in {', '.join(by_extension)}.")
     if form not in FORMATS:
         raise unknown("format", form, FORMATS)
     chosen = _boards(options)

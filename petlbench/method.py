@@ -103,6 +103,19 @@ def summary(file: Path) -> str:
     return (docstring or "").split("\n", 1)[0]
 
 
+def settings_text(file: Path) -> list[str]:
+    """The hyperparameters and defaults written in `file`, as "rank=8, alpha=8.0"; not run."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    fields = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and node.decorator_list:
+            for line in node.body:
+                if isinstance(line, ast.AnnAssign) and line.value is not None:
+                    value = line.value.args[0] if isinstance(line.value, ast.Call) else line.value
+                    fields.append(f"{ast.unparse(line.target)}={ast.unparse(value)}")
+    return [", ".join(fields)] if fields else []
+
+
 def is_path(reference: str) -> bool:
     return reference.endswith(".py") or "/" in reference or "\\" in reference
 
@@ -115,7 +128,8 @@ def load(reference: str) -> type[Method]:
         return _only_method(importlib.import_module(f"petlbench.methods.{reference}"), reference)
     points = installed()
     if reference not in points:
-        hint = "Your own method: give its file, as in --methods ./mine.py."
+        there = f"./{reference}.py" if Path(f"{reference}.py").is_file() else "./mine.py"
+        hint = f"Your own method: give its file, as in --methods {there}."
         raise unknown("method", reference, [*builtin(), *points], hint)
     try:
         found = points[reference].load()

@@ -64,6 +64,7 @@ class Request:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
+        object.__setattr__(self, "settings", _flat(self.settings))
         if self.methods is not None and not self.methods:
             raise UsageError("no methods given: --methods convpass,lora")
 
@@ -138,13 +139,17 @@ def request_from_file(path: Path, changes: Mapping[str, Any]) -> Request:
         if not isinstance(value, kinds) or isinstance(value, bool):
             wanted = {list: "an array", dict: "a table", int: "a whole number"}.get(kinds, "text")
             raise UsageError(f"plan file {path}: {key} = {value!r} must be {wanted}.")
-    merged = dict(values.get("settings", {}))
-    for key, value in list(merged.items()):  # [settings.protocol] or "protocol.epochs" alike
-        if isinstance(value, dict):
-            del merged[key]
-            merged |= {f"{key}.{inner}": setting for inner, setting in value.items()}
-    merged |= changes.get("settings", {})
+    merged = _flat(values.get("settings", {})) | changes.get("settings", {})
     return Request(**{**values, **changes, "settings": merged})
+
+
+def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
+    """{"protocol": {"epochs": 3}} and {"protocol.epochs": 3} alike as the latter."""
+    flat: dict[str, Any] = {}
+    for key, value in given.items():
+        inner = value if isinstance(value, Mapping) else {None: value}
+        flat |= {key if name is None else f"{key}.{name}": one for name, one in inner.items()}
+    return flat
 
 
 _KINDS: dict[str, type] = {
@@ -165,14 +170,14 @@ def make(request: Request) -> Plan:
     device = _device(request.device)
     rules_of = protocol.load(request.protocol or suite.protocol)
     rules_of = protocol.override(rules_of, _protocol_settings(request))
+    data_root = request.data_root or os.environ.get("PETLBENCH_DATA")
+    root = Path(data_root).expanduser() if data_root else None
+    members, sizes = _members(suite, tasks, rules_of.rules(), root)
     backbone = weights.specify(request.backbone or suite.backbone, request.checkpoint)
     rules = _resolve(rules_of, backbone.name, device)
     # a checkpoint or an image size that does not fit: now, not in every run
     on_disk = backbone if backbone.path else replace(backbone, checkpoint=weights.RANDOM)
     weights.build(on_disk, rules["image_size"])
-    data_root = request.data_root or os.environ.get("PETLBENCH_DATA")
-    root = Path(data_root).expanduser() if data_root else None
-    members, sizes = _members(suite, tasks, rules, root)
     specs = [
         RunSpec(
             suite=suite.name,
@@ -217,10 +222,11 @@ def _methods(
     names = [Path(t["name"]).stem if method.is_path(t["name"]) else t["name"] for t in tables]
     wanted: dict[str, dict[str, Any]] = {}
     for key, value in given_settings.items():
-        owner, _, name = key.rpartition(".")
+        owner, _, name = key.partition(".")
         if owner != "protocol":
             if owner not in names:
-                raise unknown("name in --set", owner or key, ["protocol", *names])
+                hint = f"{owner} is not among the methods of this run." if owner else ""
+                raise unknown("name in --set", owner or key, ["protocol", *names], hint)
             wanted.setdefault(owner, {})[name] = value
     specs = []
     for table, name in zip(tables, names, strict=True):
@@ -246,7 +252,7 @@ def _methods(
 def _protocol_settings(request: Request) -> dict[str, Any]:
     cls, values = protocol.Protocol, {}
     for key, value in request.settings.items():
-        owner, _, name = key.rpartition(".")
+        owner, _, name = key.partition(".")
         if owner == "protocol":
             text = isinstance(value, str)
             values[name] = settings.parse(cls, "protocol", name, value) if text else value

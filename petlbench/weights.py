@@ -178,7 +178,9 @@ def load_checkpoint(model: Any, path: Path) -> list[str]:
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(f"{path} cannot be read as a checkpoint: {_one_line(error)}") from error
+        raise UsageError(
+            f"{path} cannot be read as a checkpoint: is it really {path.suffix}? {_one_line(error)}"
+        ) from error
     nested = (state[key] for key in ("model", "state_dict") if isinstance(state.get(key), dict))
     state = next(nested, state)
     if not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
@@ -241,6 +243,8 @@ def _read_npz(path: Path, model: Any) -> dict[str, Any]:
     import numpy as np
     import torch
 
+    if not zipfile.is_zipfile(path):
+        raise UsageError(f"{path} cannot be read as a checkpoint: it is no .npz archive.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key.removeprefix("opt/target/"): archive[key] for key in archive.files}

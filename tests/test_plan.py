@@ -399,7 +399,7 @@ def test_the_command_line_wins(plan_file: Callable[..., Request]) -> None:
         ("settings = 3", "settings = 3 must be a table."),
         ("settings = {rank = 3}", "unknown name in --set 'rank'"),
         ("settings = {protocol = {epochs = [3]}}", "protocol.epochs = [3] must be of type int."),
-        ("[settings.lora.deep]\nrank = 3", "unknown setting of lora 'deep'"),
+        ("[settings.lora.deep]\nrank = 3", "unknown setting of lora 'deep.rank'"),
         ("seeds = ", "is not valid TOML"),
         ("seeds = 1\nseeds = 2", "is not valid TOML"),
     ],

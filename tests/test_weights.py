@@ -439,7 +439,7 @@ def test_the_hub_is_asked_for_the_checksum_first(
     assert not hub.cached  # nothing is downloaded to make a plan
     model = weights.build(spec, 32)
     assert torch.equal(model.vit.norm.bias, state["norm.bias"])
-    assert weights.specify(NAME, "pretrained") == spec  # now from the cache
+    assert weights.specify(NAME) == spec  # now from the cache
     assert hub.asked == 1
 
 
