@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import pytest
 import torch
 
 from petlbench import api, execute, experiment, plan
-from petlbench.errors import UsageError
+from petlbench.errors import RunError, UsageError
 from petlbench.experiment import Machine
 from petlbench.plan import Request
 from petlbench.progress import Display
@@ -289,17 +288,21 @@ def test_the_test_split_is_opened_once_and_last(
 
 
 def test_workers_take_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each list stands for the memory of one worker process."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert execute._worker_devices(Machine(), 2) is None
-    folder = execute._worker_devices(replace(Machine(), device="cuda"), 3)
-    assert folder is not None
+    store = Store(tmp_path)
+    store.require_writable()
+    processes: list[list[Any]] = [[], [], []]
     given = []
-    for worker in (11, 12, 13, 11):
-        monkeypatch.setattr(os, "getpid", lambda worker=worker: worker)
-        given.append(execute._own_device(folder))
+    for worker in (0, 1, 2, 0):
+        monkeypatch.setattr(execute, "_held", processes[worker])
+        given.append(execute._own_device(store, jobs=3))
     assert given == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert execute._worker_devices(replace(Machine(), device="cuda"), 2) is None
+    monkeypatch.setattr(execute, "_held", [])
+    with pytest.raises(RunError, match="more than 3 workers"):
+        execute._own_device(store, jobs=3)
+    processes[1].pop().release()  # that worker died; its successor gets its GPU
+    assert execute._own_device(store, jobs=3) == "cuda:1"
 
 
 def test_workers_that_are_used_again_write_to_the_right_folder(
