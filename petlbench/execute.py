@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,8 @@ def _run_all(
         "loky", inner_max_num_threads=machine.threads, initializer=_ignore_interrupt
     ):
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+        # loky replaces a worker whose memory has grown and says so; nothing is lost
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         try:
             yield from parallel(
                 joblib.delayed(_run_one)(spec, store, machine, wait, jobs) for spec in specs
