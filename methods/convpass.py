@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from petlbench.backbone import Backbone, Branch, Shape
@@ -40,6 +40,7 @@ class ConvBypass(nn.Module):
             nn.init.xavier_uniform_(self.conv.weight)
         else:
             nn.init.dirac_(self.conv.weight)
+        assert self.conv.bias is not None
         for zero in (self.down.bias, self.conv.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 
@@ -47,7 +48,7 @@ class ConvBypass(nn.Module):
         u = quick_gelu(self.down(z))  # (B, N, h)
         prefix, patches = u[:, : self.prefix], u[:, self.prefix :]
         height, width = self.grid
-        patches = patches.transpose(1, 2).unflatten(2, (height, width))  # -> (B, h, H, W)
+        patches = patches.transpose(1, 2).reshape(len(u), -1, height, width)  # -> (B, h, H, W)
         patches = self.conv(patches).flatten(2).transpose(1, 2)  # -> (B, H * W, h)
         prefix = nn.functional.linear(prefix, self.conv.weight[:, :, 1, 1], self.conv.bias)
         u = quick_gelu(torch.cat([prefix, patches], dim=1))

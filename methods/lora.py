@@ -49,7 +49,7 @@ class LoRA(Method):
 
     def attach(self, backbone: Backbone) -> None:
         for block in backbone.blocks:
-            qkv = block.attn.layer.qkv
+            qkv = block.attn.linear("qkv")
             scale = self.alpha / self.rank
             qkv.deltas.append(
                 QueryValueUpdate(

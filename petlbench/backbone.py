@@ -76,6 +76,10 @@ class Branch(nn.Module):
         self.parallel = nn.ModuleList()
         self.parallel_residual = nn.ModuleList()
 
+    def linear(self, name: str) -> Linear:
+        """The linear layer of that name: qkv, proj of MHSA; fc1, fc2 of the MLP."""
+        return cast(Linear, getattr(self.layer, name))
+
     @property
     def drop_path_rate(self) -> float:
         return float(getattr(self.drop_path, "drop_prob", 0.0) or 0.0)
