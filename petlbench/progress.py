@@ -10,6 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
 
 INTERVAL = 0.25  # seconds
 
@@ -87,22 +91,22 @@ class Display:
                     thread.join()
 
     def _watch(self, stop: threading.Event) -> None:
-        shown: dict[str, object] = {}
+        shown: dict[str, TaskID] = {}
         while not stop.wait(INTERVAL):
             current = _read(self.folder, self.started)
             for name in shown.keys() - current.keys():
-                self.progress.remove_task(shown.pop(name))  # type: ignore[arg-type]
+                self.progress.remove_task(shown.pop(name))
             for name, (text, done, total) in current.items():
                 if name not in shown:
                     shown[name] = self.progress.add_task(text, total=total)
                 self.progress.update(
-                    shown[name],  # type: ignore[arg-type]
+                    shown[name],
                     description=text,
                     completed=done,
                     total=total,
                 )
         for task in shown.values():
-            self.progress.remove_task(task)  # type: ignore[arg-type]
+            self.progress.remove_task(task)
 
 
 def _read(folder: Path, since: float) -> dict[str, tuple[str, int, int]]:
