@@ -60,7 +60,6 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     from petlbench.progress import Display
 
     store = plan.store
-    store.require_writable()
     outcome: dict[str, str] = {}
     if plan.todo:
         jobs, threads = plan.workers()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
-from petlbench.train import Normalise
 
 BATCH = 128  # fixed: a batch size may change the last bits of a logit
 

@@ -25,12 +25,13 @@ from safetensors.torch import save
 
 from petlbench import __version__, backbone, weights
 from petlbench.data import cache
+from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
 from petlbench.evaluate import predict
 from petlbench.spec import RunSpec
 from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
-from petlbench.train import Normalise, train
+from petlbench.train import train
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def measure(
     )
     train_seconds = time.perf_counter() - begin
 
-    # Every choice has been made: the one time that the test split is opened.
+    # Every choice has been made: the one time that test images are read.
     test = images(rules["test_split"])
     on_progress(f"testing on {len(test.labels)} images")
     begin = time.perf_counter()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
 
 
@@ -26,20 +27,6 @@ def learning_rate(step: int, steps_per_epoch: int, rules: dict[str, Any]) -> flo
     total = rules["epochs"] * steps_per_epoch
     angle = math.pi * (step - warmup) / (total - warmup)
     return float(floor + (peak - floor) * (1 + math.cos(angle)) / 2)
-
-
-class Normalise:
-    """uint8 images (B, 3, S, S) -> (x / 255 - mean) / std on `device`."""
-
-    def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
-        # one multiply and one add per pixel
-        self.scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(3, 1, 1)
-        shift = [-m / s for m, s in zip(mean, std, strict=True)]
-        self.shift = torch.tensor(shift, device=device).view(3, 1, 1)
-        self.device = device
-
-    def __call__(self, images: Tensor) -> Tensor:
-        return images.to(self.device).float() * self.scale + self.shift
 
 
 def train(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from petlbench.errors import UsageError, unknown
+from petlbench.mini import ARCHITECTURE
 
 EMBEDDED = "vit_mini"
 RANDOM = "random"
@@ -124,7 +125,7 @@ def create(name: str, image_size: int, drop_path: float = 0.0) -> Any:
     from timm.models.vision_transformer import VisionTransformer
 
     if name == EMBEDDED:
-        shape: dict[str, Any] = dict(patch_size=8, embed_dim=128, depth=6, num_heads=4)
+        shape: dict[str, Any] = dict(ARCHITECTURE)
         return VisionTransformer(
             img_size=image_size, num_classes=0, drop_path_rate=drop_path, **shape
         )

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from petlbench import check
+from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
 from petlbench.evaluate import BATCH, predict
-from petlbench.train import Normalise
 
 NORMALISE = Normalise([0.4, 0.5, 0.6], [0.2, 0.3, 0.4], torch.device("cpu"))
 

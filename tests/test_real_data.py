@@ -13,9 +13,9 @@ from PIL import Image
 
 import petlbench
 from petlbench import weights
+from petlbench.data.normalise import Normalise
 from petlbench.evaluate import predict
 from petlbench.store import Store
-from petlbench.train import Normalise
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 CHECKPOINT = SHARED / "weights" / "vit_small_patch14_dinov2_saliency.safetensors"

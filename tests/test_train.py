@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from petlbench import protocol
+from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
-from petlbench.train import Normalise, learning_rate, train
+from petlbench.train import learning_rate, train
 
 CPU = torch.device("cpu")
 NORMALISE = Normalise([0.5] * 3, [0.25] * 3, CPU)

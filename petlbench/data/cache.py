@@ -56,12 +56,12 @@ def load(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):  # the first one decodes, the others wait
-            pixels = _open(file, len(split), size)
-            if pixels is None:
+            opened = _open(file, len(split), size)
+            if opened is None:
                 _build(file, split, size, resize, on_progress)
-                pixels = _open(file, len(split), size)
-            assert pixels is not None
-            digest = _digest(file)
+                opened = _open(file, len(split), size)
+            assert opened is not None
+            pixels, digest = opened
     except OSError as error:
         raise UsageError(
             f"the image cache {folder} cannot be used: {error}. "
@@ -71,20 +71,16 @@ def load(
     return Images(pixels, split.labels, identity, split.describe)
 
 
-def _open(file: Path, count: int, size: int) -> NDArray[np.uint8] | None:
-    """The memory-mapped array, or None if it is absent or damaged."""
+def _open(file: Path, count: int, size: int) -> tuple[NDArray[np.uint8], str] | None:
+    """The memory-mapped array and its SHA-256, or None if it is absent or damaged."""
     try:
         # copy-on-write: torch wants writable memory, and the file must never change
         pixels = np.load(file, mmap_mode="c", allow_pickle=False)
-        _digest(file)
+        digest = str(json.loads(file.with_suffix(".json").read_text())["sha256"])
     except (OSError, ValueError, KeyError, TypeError, EOFError):
         return None
     intact = pixels.shape == (count, 3, size, size) and pixels.dtype == np.uint8
-    return pixels if intact else None
-
-
-def _digest(file: Path) -> str:
-    return str(json.loads(file.with_suffix(".json").read_text())["sha256"])
+    return (pixels, digest) if intact else None
 
 
 def _build(

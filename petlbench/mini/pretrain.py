@@ -24,7 +24,9 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-ARCHITECTURE: dict[str, Any] = dict(img_size=48, patch_size=8, embed_dim=128, depth=6, num_heads=4)
+from petlbench.mini import ARCHITECTURE
+
+IMAGE_SIZE = 48  # pixels
 EPOCHS, WARMUP_EPOCHS, BATCH = 24, 1, 128
 LR, WEIGHT_DECAY, LABEL_SMOOTHING, SEED = 1e-3, 0.05, 0.1, 0
 SHIFT = 6  # random translation, pixels at 48x48
@@ -83,14 +85,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("vit_mini.safetensors"))
     args = parser.parse_args()
 
-    size = ARCHITECTURE["img_size"]
-    train_images, train_labels = read_split(args.cifar / "train", size)
-    test_images, test_labels = read_split(args.cifar / "test", size)
+    train_images, train_labels = read_split(args.cifar / "train", IMAGE_SIZE)
+    test_images, test_labels = read_split(args.cifar / "test", IMAGE_SIZE)
     print(f"{len(train_images)} training and {len(test_images)} test images", flush=True)
 
     torch.manual_seed(SEED)
     generator = torch.Generator().manual_seed(SEED)
-    model = VisionTransformer(**ARCHITECTURE, num_classes=100)
+    architecture: dict[str, Any] = dict(ARCHITECTURE)
+    model = VisionTransformer(img_size=IMAGE_SIZE, num_classes=100, **architecture)
     for block in model.blocks:
         block.attn.fused_attn = False  # type: ignore[union-attr]  # the fused kernel's backward is slower on CPUs
     decayed = [p for p in model.parameters() if p.ndim > 1]
