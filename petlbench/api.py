@@ -56,16 +56,13 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     from petlbench import plot
     from petlbench.errors import UsageError
     from petlbench.execute import execute as execute_runs
-    from petlbench.experiment import Machine
     from petlbench.progress import Display
 
     store = plan.store
     outcome: dict[str, str] = {}
     if plan.todo:
-        jobs, threads = plan.workers()
-        machine = Machine(plan.device, threads, jobs, plan.data_root, plan.request.keep)
         display = Display(store.claims, len(plan.todo), progress)
-        outcome = execute_runs(plan.todo, store, machine, jobs, display)
+        outcome = execute_runs(plan.todo, store, plan.machine, display)
     board = board_of(store, plan.specs[0].fingerprint, plan.request.suite)
     files = []
     if board is not None:

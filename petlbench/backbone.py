@@ -21,9 +21,12 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.layers.drop import DropPath
+from timm.layers.patch_dropout import PatchDropout
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from petlbench.errors import UsageError
 
@@ -41,6 +44,11 @@ class Shape:
     num_prefix_tokens: int  # [cls] and registers
     num_parameters: int  # of the whole backbone, without head
     num_biases: int  # elements of all its bias vectors
+
+    @property
+    def num_tokens(self) -> int:
+        """Prefix and patches."""
+        return self.num_prefix_tokens + self.grid[0] * self.grid[1]
 
 
 class Linear(nn.Linear):
@@ -85,7 +93,7 @@ class Branch(nn.Module):
         return float(getattr(self.drop_path, "drop_prob", 0.0) or 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        u = normed = self.norm(x)  # (B, N, D), as everything below
+        u = normed = autocast(self.norm(x))  # (B, N, D), as everything below
         for module in self.before:
             u = module(u)
         y = self.drop_path(self.layer_scale(self.layer(u)))
@@ -139,8 +147,9 @@ class Backbone(nn.Module):
         vit.reset_classifier(0)
         vit.blocks = nn.Sequential(*(Block(cast(TimmBlock, block)) for block in vit.blocks))
         self.vit = vit
-        self.head: nn.Module = nn.Identity()
+        self.head: Any = nn.Identity()
         self.left_out: list[str] = []  # keys of the checkpoint that are no part of the encoder
+        self.recompute = False  # in training, blocks' activations again in the backward pass
         self.shape = self._measure()
 
     @property
@@ -158,17 +167,78 @@ class Backbone(nn.Module):
             for branch in block.branches:
                 branch.drop_path = nn.Identity()
 
+    def store_frozen(self, dtype: torch.dtype) -> None:
+        """Keep frozen weights as autocast to `dtype` would cast them anew in every step.
+
+        Only where nothing but a matrix product or convolution can read them: a layer with deltas
+        stays as it is, since a method may compute with its weight.
+        """
+        for module in self.modules():
+            plain = isinstance(module, (nn.Linear, nn.Conv2d)) and not getattr(module, "deltas", ())
+            for parameter in module.parameters(recurse=False) if plain else ():
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+
+    def compile_blocks(self) -> None:
+        """Compile each block by itself: blocks that differ only in weights share the code."""
+        limits = torch._dynamo.config
+        limits.recompile_limit = max(limits.recompile_limit, 4 * self.shape.depth)
+        for block in self.blocks:
+            block.compile()
+
     def use_fused_attention(self, fused: bool) -> None:
         """Fused kernel or explicit softmax(q k^T) v: the same formula, another rounding."""
         for block in self.blocks:
             block.attn.layer.fused_attn = fused  # type: ignore[assignment]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (B, 3, H, W) -> logits (B, classes)."""
-        features = self.vit(images)
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        """Normalised images (B, 3, H, W) -> logits (B, classes).
+
+        With `start`, `x` is what `encode(images, stop=start)` gave.
+        """
+        features = self.encode(x, start)
         # the head in full precision: bf16 logits tie, and ties go to the lower class
         with torch.autocast(features.device.type, enabled=False):
-            return cast(Tensor, self.head(features.to(images.dtype)))
+            return cast(Tensor, self.head(features.to(x.dtype)))
+
+    def encode(self, x: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run stages `start` to `stop` of: embedding, each block, norm and pooling.
+
+        Images (B, 3, H, W) -> tokens (B, N, D) between the stages -> features (B, D).
+        """
+        blocks = self.vit.blocks
+        for stage in [self._embed, *blocks, self._pool][start:stop]:
+            if self.recompute and self.training and isinstance(stage, Block):
+                x = checkpoint(stage, x, use_reentrant=False)  # replays the same random numbers
+            else:
+                x = stage(x)
+        return x
+
+    def _embed(self, images: Tensor) -> Tensor:
+        vit = self.vit
+        return cast(Tensor, vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images)))))
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return self.vit.forward_head(self.vit.norm(x), pre_logits=True)
+
+    def frozen_stages(self) -> int:
+        """How many stages at the front compute the same of an image in every epoch.
+
+        They train nothing, draw no random numbers in training, and no method has attached to them.
+        """
+        vit = self.vit
+        outer = [vit.patch_embed, vit.pos_drop, vit.patch_drop, vit.norm_pre]
+        tail = [vit.norm, vit.fc_norm, vit.head_drop, *([vit.attn_pool] if vit.attn_pool else [])]
+        embedding = [*vit.parameters(recurse=False), *(p for m in outer for p in m.parameters())]
+        stages = [(embedding, outer), *((list(b.parameters()), [b]) for b in self.blocks)]
+        stages.append(([p for m in tail for p in m.parameters()], tail))
+        count = 0
+        for parameters, modules in stages:
+            inner = [module for outermost in modules for module in outermost.modules()]
+            if any(p.requires_grad for p in parameters) or any(map(changes, inner)):
+                break
+            count += 1
+        return count
 
     def _measure(self) -> Shape:
         vit, mlp = self.vit, next(self.blocks).mlp.layer
@@ -198,6 +268,23 @@ def require_plain(vit: nn.Module) -> None:
         raise UsageError(f"its blocks are {', '.join(sorted(odd))}, not plain pre-norm blocks.")
     if not hasattr(cast(TimmBlock, vit.blocks[0]).attn, "qkv"):
         raise UsageError("its attention has no joint qkv projection.")
+
+
+def autocast(x: Tensor) -> Tensor:
+    """Cast once what autocast would cast again for each of its readers."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
+def changes(module: nn.Module) -> bool:
+    """Whether `module` may give another output for the same input, or is a site in use."""
+    if isinstance(module, nn.ModuleList):  # sites are the only ones
+        return len(module) > 0
+    if isinstance(module, DropPath):
+        return bool(module.drop_prob)
+    if isinstance(module, PatchDropout):
+        return bool(module.prob)
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0
 
 
 def biases(model: nn.Module) -> Iterator[nn.Parameter]:

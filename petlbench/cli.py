@@ -110,6 +110,11 @@ def make_parser() -> Parser:
         "-o", "--output", type=Path, metavar="FILE", help=".png, .pdf or .svg by extension"
     )
 
+    text = "how fast this machine is, and what that means in hours for each suite"
+    benchmark = commands.add_parser("benchmark", help=text, description=text)
+    _add_request(benchmark)
+    benchmark.add_argument("--fresh", action="store_true", help="measure again what is remembered")
+
     check = commands.add_parser("check", help="is a method sound? seconds, on tiny models")
     check.add_argument("methods", nargs="+", metavar="METHOD", help="a file, or a method's name")
     return parser
@@ -140,6 +145,9 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="D", help="auto, cpu, cuda or mps")
     add("--jobs", type=_whole, metavar="N", help="runs at a time (default: what fits)")
     add("--threads", type=_whole, metavar="N", help="CPU threads per run")
+    add("--attention", metavar="A", help="explicit or fused kernel (default: the faster one here)")
+    add("--recompute", action="store_true", default=None, help="less memory, same result, slower")
+    add("--compile", action="store_true", default=None, help="compile the blocks (torch.compile)")
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
 
 
@@ -161,7 +169,7 @@ def _whole(text: str) -> int:
         ) from None
 
 
-def _make_plan(options: argparse.Namespace) -> Plan:
+def _make_plan(options: argparse.Namespace, sketch: bool = False) -> Plan:
     from petlbench import plan
 
     settings: dict[str, Any] = {}
@@ -180,8 +188,8 @@ def _make_plan(options: argparse.Namespace) -> Plan:
     if settings:
         changes["settings"] = settings
     if options.plan:
-        return plan.make(plan.request_from_file(options.plan, changes))
-    return plan.make(plan.Request(**changes))
+        return plan.make(plan.request_from_file(options.plan, changes), sketch)
+    return plan.make(plan.Request(**changes), sketch)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -227,7 +235,7 @@ def _next_command(plan: Plan, arguments: Sequence[str]) -> str:
 def plan(options: argparse.Namespace) -> None:
     made = _make_plan(options)
     console = _console()
-    _print_plan(made, console)
+    _print_plan(made, console, measure=True)
     from rich.table import Table
 
     todo = {spec.key for spec in made.todo}
@@ -244,16 +252,20 @@ def plan(options: argparse.Namespace) -> None:
     console.print(table)
 
 
-def _print_plan(plan: Plan, console: Console) -> None:
+def _print_plan(plan: Plan, console: Console, measure: bool = False) -> None:
     first, done = plan.specs[0], len(plan.specs) - len(plan.todo)
     failed = f" ({plan.failed} failed before)" if plan.failed else ""
-    wall, source = plan.wall_seconds()
+    wall, source = plan.wall_seconds(measure)
     lines = [
         f"{first.suite}: {len(plan.specs)} runs, {done} done, {len(plan.todo)} to go{failed}",
         f"backbone {first.backbone.name} ({first.backbone.checkpoint[:12]}), protocol "
         f"{first.protocol}, fingerprint {first.fingerprint}, device {plan.device}",
     ]
-    if plan.todo:
+    if plan.todo and wall is None:
+        lines.append(
+            f"how long: petlbench plan, with the same options; results in {plan.store.folder}"
+        )
+    elif plan.todo and wall is not None:
         lines.append(
             f"estimated time {_duration(wall)}, from {source}; results in {plan.store.folder}"
         )
@@ -395,6 +407,26 @@ def _save(write: Any, file: Path) -> None:
     print(f"wrote {file}")
 
 
+def benchmark(options: argparse.Namespace) -> None:
+    from rich.table import Table
+
+    from petlbench import benchmark
+    from petlbench.task import suites
+
+    console = _console()
+    for name in [options.suite] if options.suite or options.plan else suites():
+        options.suite = name
+        measured = benchmark.measure(_make_plan(options, sketch=True), options.fresh)
+        for line in measured.subject:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        table = Table()
+        for i, column in enumerate(benchmark.COLUMNS):
+            table.add_column(column, justify="right" if i else "left")
+        for row in measured.rows:
+            table.add_row(*row.cells())
+        console.print(table)
+
+
 def check(options: argparse.Namespace) -> int:
     from petlbench import method
     from petlbench.check import MODELS
@@ -431,6 +463,7 @@ COMMANDS: dict[str, Any] = {
     "list": listing,
     "leaderboard": board,
     "plot": plot,
+    "benchmark": benchmark,
     "check": check,
 }
 

@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
 
-BATCH = 128  # fixed: a batch size may change the last bits of a logit
+# Images at a time. Fixed per kind of device, since it may change the last bits of a logit: on
+# CPUs what the caches hold (measured), elsewhere what fills the device; less if memory is short.
+CPU_BATCH, DEVICE_BATCH = 32, 1024
 
 
 @torch.inference_mode()
+def outputs(
+    forward: Callable[[Tensor], Tensor], inputs: Tensor, device: torch.device, bf16: bool = False
+) -> Tensor:
+    """`forward` of all inputs, a batch at a time; the result lies on `device`.
+
+    Nothing waits for the device before the last batch has been sent to it. A batch that does not
+    fit into its memory is halved.
+    """
+    batch = CPU_BATCH if device.type == "cpu" else DEVICE_BATCH
+    results: list[Tensor] = []
+    start = 0
+    while start < len(inputs):
+        try:
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                results.append(forward(inputs[start : start + batch]))
+        except torch.OutOfMemoryError:
+            if batch == 1:
+                raise
+            batch //= 2
+            continue
+        start += batch
+    return torch.cat(results)
+
+
 def predict(model: nn.Module, pixels: Tensor, normalise: Normalise, bf16: bool = False) -> Tensor:
     """The most likely class of every image: (N, 3, S, S) uint8 -> (N,) int64 on the CPU."""
     model.eval()
-    device = normalise.device
-    predictions = []
-    for start in range(0, len(pixels), BATCH):
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            logits = model(normalise(pixels[start : start + BATCH]))
+
+    def classes(images: Tensor) -> Tensor:
+        logits = model(normalise(images))
         finite = torch.isfinite(logits).all(dim=1)
-        if not finite.all():
-            first = start + int((~finite).nonzero()[0])
-            raise RunError(f"the model's output for image {first} of the split is not finite.")
-        predictions.append(logits.argmax(dim=1))
-    return torch.cat(predictions).cpu()
+        return torch.where(finite, logits.argmax(dim=1), -1)
+
+    predictions = outputs(classes, pixels, normalise.device, bf16).cpu()
+    if (predictions < 0).any():
+        first = int((predictions < 0).nonzero()[0])
+        raise RunError(f"the model's output for image {first} of the split is not finite.")
+    return predictions

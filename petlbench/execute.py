@@ -22,7 +22,7 @@ ELSEWHERE = "elsewhere"
 
 
 def execute(
-    specs: Sequence[RunSpec], store: Store, machine: Machine, jobs: int, display: Display
+    specs: Sequence[RunSpec], store: Store, machine: Machine, display: Display
 ) -> dict[str, str]:
     """Run every spec that is not recorded yet; returns key -> "done" or "failed".
 
@@ -35,7 +35,7 @@ def execute(
     with display.live():
         for wait in (False, True):
             todo = [spec for spec in specs if outcome.get(spec.key, ELSEWHERE) == ELSEWHERE]
-            for spec, status, message in _run_all(todo, store, machine, jobs, wait):
+            for spec, status, message in _run_all(todo, store, machine, wait):
                 outcome[spec.key] = status
                 if status != ELSEWHERE:
                     display.advance()
@@ -45,9 +45,8 @@ def execute(
     return outcome
 
 
-def _run_all(
-    specs: Sequence[RunSpec], store: Store, machine: Machine, jobs: int, wait: bool
-) -> Any:
+def _run_all(specs: Sequence[RunSpec], store: Store, machine: Machine, wait: bool) -> Any:
+    jobs = machine.jobs
     if jobs == 1 or len(specs) <= 1:
         for spec in specs:
             yield _run_one(spec, store, machine, wait)
@@ -63,7 +62,7 @@ def _run_all(
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         try:
             yield from parallel(
-                joblib.delayed(_run_one)(spec, store, machine, wait, jobs) for spec in specs
+                joblib.delayed(_run_one)(spec, store, machine, wait) for spec in specs
             )
         except TerminatedWorkerError as error:
             raise UsageError(
@@ -72,16 +71,14 @@ def _run_all(
             ) from error
 
 
-def _run_one(
-    spec: RunSpec, store: Store, machine: Machine, wait: bool, jobs: int = 1
-) -> tuple[RunSpec, str, str]:
+def _run_one(spec: RunSpec, store: Store, machine: Machine, wait: bool) -> tuple[RunSpec, str, str]:
     with store.claim(spec.key, wait) as mine:
         if not mine:
             return spec, ELSEWHERE, ""
         if store.read(spec.key) is not None:  # another process finished it meanwhile
             return spec, "done", ""
-        if machine.device == "cuda" and jobs > 1:
-            machine = replace(machine, device=_own_device(store, jobs))
+        if machine.device == "cuda" and machine.jobs > 1:
+            machine = replace(machine, device=_own_device(store, machine.jobs))
         reporter = Reporter(
             store.claims / f"{spec.key}.progress",
             f"{spec.method.label} on {spec.task}, seed {spec.seed}",

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
+from torch import Tensor
 
 from petlbench import __version__, backbone, weights
 from petlbench.data import cache
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
-from petlbench.evaluate import predict
+from petlbench.evaluate import outputs, predict
 from petlbench.spec import RunSpec
 from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
 from petlbench.train import train
+
+FEATURES_AT_MOST = 2 * 2**30  # bytes kept in memory of what is frozen in front
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Machine:
     jobs: int = 1  # runs side by side
     data_root: str | None = None
     keep: str = "all"  # "all", "predictions" or "none"
+    attention: str = "explicit"  # or "fused": the same formula in another kernel
+    recompute: bool = False  # activations again in the backward pass: less memory, same result
+    compile: bool = False  # blocks by torch.compile
 
 
 def run(
@@ -105,17 +112,11 @@ def measure(
         note = f"decoding {split}"
         return cache.load(opened, size, resize, lambda i, n: on_progress(f"{note} {i}/{n}"))
 
-    peak_known = _reset_peak(device)
+    begin = time.perf_counter()
+    peak_known = reset_peak(device)
     training = images(rules["train_split"])
-    torch.manual_seed(spec.seed)  # a random backbone is the seed's own
-    model = weights.build(spec.backbone, rules["image_size"], rules["drop_path"])
-    torch.manual_seed(spec.seed)  # again: head and method do not depend on how weights came
-    model.prepare(spec.classes)
     method = spec.method.build()
-    method.attach(model)
-    # on CPUs the backward pass of the fused kernel is the slower one
-    model.use_fused_attention(device.type == "cuda")
-    model.to(device)
+    model = prepare(spec, machine)
     trained = backbone.trained_parameters(model)
     head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))
     trainable = sum(p.numel() for p in trained.values()) - head
@@ -125,14 +126,13 @@ def measure(
             "see: petlbench check"
         )
 
-    normalise = Normalise(rules["mean"], rules["std"], device)
+    setup_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    curve = train(
+    fitted = fit(
         model,
-        torch.from_numpy(training.pixels).to(device),
-        torch.from_numpy(training.labels).to(device),
+        torch.from_numpy(training.pixels),
+        torch.from_numpy(training.labels),
         rules,
-        normalise,
         spec.seed,
         lambda epoch, loss: on_progress(f"epoch {epoch}/{rules['epochs']} loss {loss:.3f}"),
     )
@@ -142,7 +142,7 @@ def measure(
     test = images(rules["test_split"])
     on_progress(f"testing on {len(test.labels)} images")
     begin = time.perf_counter()
-    bf16 = rules["precision"] == "bf16"
+    bf16, normalise = rules["precision"] == "bf16", Normalise(rules["mean"], rules["std"], device)
     predictions = predict(model, torch.from_numpy(test.pixels), normalise, bf16).numpy()
     measured = {
         "test": {"correct": int((predictions == test.labels).sum()), "total": len(test.labels)},
@@ -150,10 +150,13 @@ def measure(
         "parameters": {"trainable": trainable, "head": head},
         "checkpoint_keys_left_out": model.left_out,
         "stored_bytes": sum(p.numel() * p.element_size() for p in trained.values()),
+        "setup_seconds": round(setup_seconds, 4),
         "train_seconds": round(train_seconds, 4),
         "test_seconds": round(time.perf_counter() - begin, 4),
-        "peak_bytes": _peak_bytes(device) if peak_known else None,
-        "train_loss": [round(loss, 6) for loss in curve],
+        "peak_bytes": peak_bytes(device) if peak_known else None,
+        "frozen_stages": fitted.frozen_stages,
+        "micro_batches": fitted.micro_batches,
+        "train_loss": [round(loss, 6) for loss in fitted.loss],
         "data": {"train": training.sha256, "test": test.sha256, "source": training.source},
     }
     artifacts = {}
@@ -169,7 +172,67 @@ def measure(
     return measured, artifacts
 
 
-def _reset_peak(device: torch.device) -> bool:
+def prepare(spec: RunSpec, machine: Machine) -> backbone.Backbone:
+    """The adapted model, ready to train on the machine's device."""
+    torch.manual_seed(spec.seed)  # a random backbone is the seed's own
+    rules = spec.rules
+    model: backbone.Backbone = weights.build(spec.backbone, rules["image_size"], rules["drop_path"])
+    torch.manual_seed(spec.seed)  # again: head and method do not depend on how weights came
+    model.prepare(spec.classes)
+    spec.method.build().attach(model)
+    model.use_fused_attention(machine.attention == "fused")
+    model.recompute = machine.recompute
+    if spec.rules["precision"] == "bf16":
+        model.store_frozen(torch.bfloat16)
+    if machine.compile:
+        model.compile_blocks()
+    model.to(machine.device)
+    return model
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training left besides the weights."""
+
+    loss: list[float]  # mean of each epoch
+    frozen_stages: int  # computed once per image instead of once per epoch
+    micro_batches: int  # parts in which a batch had to be taken for lack of memory
+
+
+def fit(
+    model: backbone.Backbone,
+    pixels: Tensor,
+    labels: Tensor,
+    rules: dict[str, Any],
+    seed: int,
+    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
+) -> Fitted:
+    """Train on images (N, 3, S, S) uint8; what is frozen in front is computed once per image."""
+    device = model.head.weight.device
+    normalise = Normalise(rules["mean"], rules["std"], device)
+    inputs, stages = resident(pixels, device), model.frozen_stages()
+    forward: Callable[[Tensor], Tensor] = lambda images: model(normalise(images))  # noqa: E731
+    tokens = 1 if stages > model.shape.depth + 1 else model.shape.num_tokens
+    if stages > 1 and 4 * len(pixels) * tokens * model.shape.dim <= FEATURES_AT_MOST:
+        frozen = partial(model.eval().encode, stop=stages)
+        bf16 = rules["precision"] == "bf16"
+        inputs = outputs(lambda images: frozen(normalise(images)), inputs, device, bf16)
+        forward = partial(model, start=stages)
+    else:  # an embedding alone is not worth the memory
+        stages = 0
+    loss, parts = train(model, forward, inputs, labels.to(device), rules, seed, on_epoch)
+    return Fitted(loss, stages, parts)
+
+
+def resident(pixels: Tensor, device: torch.device) -> Tensor:
+    """The images on the device where they take up at most a quarter of its memory."""
+    if device.type == "cuda":
+        _, memory = torch.cuda.mem_get_info(device)
+        return pixels.to(device) if pixels.nbytes <= memory // 4 else pixels
+    return pixels.to(device)
+
+
+def reset_peak(device: torch.device) -> bool:
     """Start measuring; False where the peak of one run cannot be told from that of another."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -184,7 +247,7 @@ def _reset_peak(device: torch.device) -> bool:
     return True
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
     """Peak memory since the reset: allocated on the GPU, or resident in the process (Linux)."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
@@ -199,8 +262,11 @@ def _environment(machine: Machine) -> dict[str, Any]:
         "device": machine.device,
         "threads": machine.threads,
         "jobs": machine.jobs,
+        "attention": machine.attention,
+        "recompute": machine.recompute,
+        "compile": machine.compile,
         "cores": os.cpu_count(),
-        "processor": _processor(),
+        "processor": processor(),
         "gpu": gpu,
         "platform": platform.platform(terse=True),
         "python": platform.python_version(),
@@ -210,7 +276,7 @@ def _environment(machine: Machine) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if "model name" in line)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -19,9 +18,11 @@ from petlbench.task import Suite, Task, load_suite
 
 if TYPE_CHECKING:
     from petlbench.backbone import Shape
+    from petlbench.experiment import Machine
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 KEEP = ("all", "predictions", "none")
+ATTENTION = ("auto", "explicit", "fused")
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,12 @@ class Request:
     jobs: int | None = None
     threads: int | None = None
     keep: str = "all"
+    attention: str = "auto"
+    recompute: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
-        for name, allowed in (("device", DEVICES), ("keep", KEEP)):
+        for name, allowed in (("device", DEVICES), ("keep", KEEP), ("attention", ATTENTION)):
             if getattr(self, name) not in allowed:
                 raise UsageError(
                     f"{name} = {getattr(self, name)!r}: choose one of {', '.join(allowed)}."
@@ -64,6 +68,9 @@ class Request:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
+        for name in ("recompute", "compile"):
+            if type(getattr(self, name)) is not bool:
+                raise UsageError(f"{name} = {getattr(self, name)!r} must be true or false.")
         object.__setattr__(self, "settings", _flat(self.settings))
         if self.methods is not None and not self.methods:
             raise UsageError("no methods given: --methods convpass,lora")
@@ -105,22 +112,60 @@ class Plan:
             jobs = max(1, min(jobs, len(self.specs)))
         return jobs, self.request.threads or max(1, cores // jobs)
 
-    def wall_seconds(self) -> tuple[float, str]:
-        """Estimated time of what is to do, and what the estimate rests on."""
+    @functools.cached_property
+    def machine(self) -> Machine:
+        """How the runs are executed; the faster attention kernel is measured here and now."""
+        from petlbench import speed
+        from petlbench.experiment import Machine
+
+        jobs, threads = self.workers()
+        request, rules = self.request, self.specs[0].rules
+        kernel = request.attention
+        if kernel == "auto":
+            bf16 = rules["precision"] == "bf16"
+            shape = _shape(self.specs[0])
+            kernel = speed.attention(shape, rules["batch_size"], bf16, self.device, threads)
+        return Machine(
+            self.device,
+            threads,
+            jobs,
+            self.data_root,
+            request.keep,
+            kernel,
+            request.recompute,
+            request.compile,
+        )
+
+    def wall_seconds(self, measure: bool = False) -> tuple[float | None, str]:
+        """Estimated time of what is to do, and what the estimate rests on.
+
+        Recorded runs of a method tell its speed, or this machine remembers it; what nothing is
+        known of is measured for a second or two each, or else the time is None.
+        """
         if not self.todo:
             return 0.0, ""
-        if not self.done:
-            return _guess(self), "a short speed test of this machine (rough)"
-        cost: dict[str, list[float]] = {}
+        from petlbench import speed
+
+        machine = self.machine
+        rates = speed.known(self.todo, machine)
+        done: dict[str, list[Record]] = {}
         for record in self.done:
-            seconds = record["train_seconds"] + record["test_seconds"]
-            cost.setdefault(record["spec"]["method"]["label"], []).append(seconds)
-        everything = [seconds for costs in cost.values() for seconds in costs]
-        total = 0.0
+            done.setdefault(record["spec"]["method"]["label"], []).append(record)
+        rates |= {label: speed.from_records(found, self.sizes) for label, found in done.items()}
+        if measure:
+            unknown = [spec for spec in self.todo if spec.method.label not in rates]
+            rates |= speed.measure(unknown, machine)
+        if any(spec.method.label not in rates for spec in self.todo):
+            return None, ""
+        costs = []
         for spec in self.todo:
-            known = cost.get(spec.method.label, everything)
-            total += sum(known) / len(known)
-        return total / self.workers()[0], f"{len(self.done)} recorded runs"
+            training, test = self.sizes[spec.task]
+            costs.append(rates[spec.method.label].run(training, spec.rules["epochs"], test))
+        wall = speed.makespan(costs, machine.jobs) + (speed.startup() if machine.jobs > 1 else 0)
+        source = [f"{len(self.done)} recorded runs"] if self.done else []
+        if any(spec.method.label not in done for spec in self.todo):
+            source.append("speeds measured on this machine")
+        return wall, " and ".join(source)
 
 
 def request_from_file(path: Path, changes: Mapping[str, Any]) -> Request:
@@ -136,8 +181,13 @@ def request_from_file(path: Path, changes: Mapping[str, Any]) -> Request:
         if key not in known:
             raise unknown(f"key in plan file {path}", key, known)
         kinds = _KINDS.get(key, str)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            wanted = {list: "an array", dict: "a table", int: "a whole number"}.get(kinds, "text")
+        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
+            wanted = {
+                list: "an array",
+                dict: "a table",
+                int: "a whole number",
+                bool: "true or false",
+            }.get(kinds, "text")
             raise UsageError(f"plan file {path}: {key} = {value!r} must be {wanted}.")
     merged = _flat(values.get("settings", {})) | changes.get("settings", {})
     return Request(**{**values, **changes, "settings": merged})
@@ -159,11 +209,17 @@ _KINDS: dict[str, type] = {
     "seeds": int,
     "jobs": int,
     "threads": int,
+    "recompute": bool,
+    "compile": bool,
 }
 
 
-def make(request: Request) -> Plan:
-    """Expand and validate everything before anything runs."""
+def make(request: Request, sketch: bool = False) -> Plan:
+    """Expand and validate everything before anything runs.
+
+    A sketch reads neither images nor weights: it has the declared split sizes and random weights,
+    and serves to measure speeds.
+    """
     suite = load_suite(request.suite)
     tasks = suite.select(list(request.tasks) if request.tasks is not None else None)
     methods = _methods(request.methods or suite.methods, request.settings)
@@ -172,8 +228,10 @@ def make(request: Request) -> Plan:
     rules_of = protocol.override(rules_of, _protocol_settings(request))
     data_root = request.data_root or os.environ.get("PETLBENCH_DATA")
     root = Path(data_root).expanduser() if data_root else None
-    members, sizes = _members(suite, tasks, rules_of.rules(), root)
-    backbone = weights.specify(request.backbone or suite.backbone, request.checkpoint)
+    splits = rules_of.train_split, rules_of.test_split
+    members, sizes = _declared(tasks, splits) if sketch else _members(suite, tasks, splits, root)
+    checkpoint = weights.RANDOM if sketch else request.checkpoint
+    backbone = weights.specify(request.backbone or suite.backbone, checkpoint)
     rules = _resolve(rules_of, backbone.name, device)
     # a checkpoint or an image size that does not fit: now, not in every run
     on_disk = backbone if backbone.path else replace(backbone, checkpoint=weights.RANDOM)
@@ -277,22 +335,14 @@ def _resolve(chosen: protocol.Protocol, backbone: str, device: str) -> dict[str,
         list, weights.normalisation(rules.pop("normalisation"), backbone)
     )
     if rules["precision"] == "auto":
-        rules["precision"] = "bf16" if _multiplies_bf16(device) else "fp32"
+        from petlbench import speed
+
+        rules["precision"] = "bf16" if speed.bf16_pays(device) else "fp32"
     return rules
 
 
-def _multiplies_bf16(device: str) -> bool:
-    """Whether bf16 matrix products are native, and so faster than fp32 (AVX512-BF16 is not)."""
-    import torch
-
-    if device == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    return device == "cpu" and bool(amx())
-
-
 def _members(
-    suite: Suite, tasks: Sequence[Task], rules: Mapping[str, Any], root: Path | None
+    suite: Suite, tasks: Sequence[Task], splits: tuple[str, str], root: Path | None
 ) -> tuple[dict[str, dict[str, str]], dict[str, tuple[int, int]]]:
     """Task -> split -> SHA-256 of its members, and task -> sizes of training and test split.
 
@@ -306,8 +356,7 @@ def _members(
     found, sizes, problems = {}, {}, []
     for task in tasks:
         try:
-            names = (rules["train_split"], rules["test_split"])
-            training, test = (suite.open_split(task, name, root) for name in names)
+            training, test = (suite.open_split(task, name, root) for name in splits)
             found[task.name] = {split.name: split.members for split in (training, test)}
             sizes[task.name] = (len(training), len(test))
         except UsageError as error:
@@ -320,6 +369,14 @@ def _members(
             + hint
         )
     return found, sizes
+
+
+def _declared(
+    tasks: Sequence[Task], splits: tuple[str, str]
+) -> tuple[dict[str, dict[str, str]], dict[str, tuple[int, int]]]:
+    """The same for a sketch: no members, and the sizes as published."""
+    sizes = {task.name: (task.sizes[splits[0]], task.sizes[splits[1]]) for task in tasks}
+    return {name: {} for name in sizes}, sizes
 
 
 def _subsets(
@@ -345,26 +402,6 @@ def _fit_in_memory(spec: RunSpec) -> int:
     per_token = shape.depth * (16 * shape.dim + 4 * shape.num_heads * tokens)  # kept for backward
     activations = 4 * spec.rules["batch_size"] * tokens * per_token
     return int(0.6 * memory / (5e8 + 16 * shape.num_parameters + activations))
-
-
-def _guess(plan: Plan) -> float:
-    """Seconds from first principles: 2 FLOPs per weight and token forward, two to three times
-    that in training, at 60% of the speed of a large matrix product measured here and now."""
-    import torch
-
-    shape = _shape(plan.todo[0])
-    forward = 2 * shape.num_parameters * (shape.grid[0] * shape.grid[1] + shape.num_prefix_tokens)
-    epochs = plan.todo[0].rules["epochs"]
-    counts = [plan.sizes[spec.task] for spec in plan.todo]
-    flops = sum(forward * (2.5 * epochs * train + test) for train, test in counts)
-    kind = torch.bfloat16 if plan.todo[0].rules["precision"] == "bf16" else torch.float32
-    a = torch.ones(2048, 2048, dtype=kind, device=plan.device)
-    (a @ a).sum().item()
-    begin = time.perf_counter()
-    for _ in range(4):
-        (a @ a)[0, 0].item()
-    speed = 4 * 2 * 2048**3 / (time.perf_counter() - begin)
-    return float(flops / (0.6 * speed))
 
 
 def _shape(spec: RunSpec) -> Shape:

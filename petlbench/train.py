@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
 
 
@@ -31,44 +30,46 @@ def learning_rate(step: int, steps_per_epoch: int, rules: dict[str, Any]) -> flo
 
 def train(
     model: nn.Module,
-    pixels: Tensor,
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
     labels: Tensor,
     rules: dict[str, Any],
-    normalise: Normalise,
     seed: int,
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
-) -> list[float]:
-    """Train what requires a gradient; returns the mean training loss of each epoch.
+) -> tuple[list[float], int]:
+    """Train what requires a gradient; returns the mean loss of each epoch, and in how many parts
+    a batch had to be taken for lack of memory (1: whole).
 
-    `pixels` (N, 3, S, S) uint8 and `labels` (N,) int64 may lie on any device. The order of images
-    depends on `seed` alone, so that every method sees the same batches.
-    Raises RunError at the first non-finite loss.
+    `forward` maps a batch of `inputs` (N, ...), on any device, to logits of `model`; `labels` (N,)
+    int64 lie where the logits do. The order of inputs depends on `seed` alone, so that every
+    method sees the same batches. Raises RunError at the first non-finite loss.
     """
-    device = normalise.device
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trainable, weight_decay=rules["weight_decay"])
+    optimizer = torch.optim.AdamW(trainable, weight_decay=rules["weight_decay"], fused=True)
     order = torch.Generator().manual_seed(seed)
     batch = min(rules["batch_size"], len(labels))
     full = len(labels) // batch
     steps = full if rules["drop_last"] else math.ceil(len(labels) / batch)
-    bf16 = rules["precision"] == "bf16"
-    curve = []
+    curve, parts = [], 1
     model.train()
     for epoch in range(rules["epochs"]):
         permutation = torch.randperm(len(labels), generator=order)
-        losses = torch.zeros(steps, device=device)
+        of_inputs, of_labels = permutation.to(inputs.device), permutation.to(labels.device)
+        losses = torch.zeros(steps, device=labels.device)
         for step in range(steps):
-            chosen = permutation[step * batch : (step + 1) * batch].to(pixels.device)
+            now = slice(step * batch, (step + 1) * batch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(epoch * steps + step, steps, rules)
-            images, target = normalise(pixels[chosen]), labels[chosen].to(device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                logits = model(images)
-            loss = nn.functional.cross_entropy(logits.float(), target)
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            losses[step], parts = backward(
+                forward,
+                inputs[of_inputs[now]],
+                labels[of_labels[now]],
+                trainable,
+                rules["precision"] == "bf16",
+                parts,
+            )
             optimizer.step()
-            losses[step] = loss.detach()
         finite = torch.isfinite(losses)  # read once per epoch: no synchronisation inside it
         if not finite.all():
             step = int((~finite).nonzero()[0])
@@ -80,4 +81,38 @@ def train(
             )
         curve.append(losses.mean().item())
         on_epoch(epoch + 1, curve[-1])
-    return curve
+    return curve, parts
+
+
+def backward(
+    forward: Callable[[Tensor], Tensor],
+    inputs: Tensor,
+    labels: Tensor,
+    trainable: list[nn.Parameter],
+    bf16: bool,
+    parts: int = 1,
+) -> tuple[Tensor, int]:
+    """Accumulate the gradient of the batch's mean cross-entropy; returns the loss and `parts`.
+
+    The batch is taken in `parts` micro-batches, and in twice as many where the device runs out of
+    memory: the same gradient, up to the order of the sum, unless random numbers are drawn (another
+    number of parts draws other dropout masks).
+    """
+    device = labels.device.type
+    while True:
+        loss = torch.zeros((), device=labels.device)
+        try:
+            for some, target in zip(inputs.chunk(parts), labels.chunk(parts), strict=True):
+                with torch.autocast(device, torch.bfloat16, enabled=bf16):
+                    logits = forward(some)
+                total = nn.functional.cross_entropy(logits.float(), target, reduction="sum")
+                share = total / len(labels)
+                share.backward()  # type: ignore[no-untyped-call]
+                loss += share.detach()
+            return loss, parts
+        except torch.OutOfMemoryError:
+            if parts >= len(labels):
+                raise
+        for parameter in trainable:  # outside the handler, which holds the failed graph
+            parameter.grad = None
+        parts *= 2

@@ -128,10 +128,11 @@ def cli(
 ) -> CLI:
     """`petlbench ...` in this process; `small=True` adds the arguments of a very short run."""
     from petlbench import cli as command_line
-    from petlbench import plan
+    from petlbench import speed
 
-    # the speed test of the machine takes longer than the runs; test_plan.py tests it
-    monkeypatch.setattr(plan, "_guess", lambda plan: 1.0)
+    # measuring takes longer than the runs; test_speed.py tests it
+    monkeypatch.setattr(speed, "measure_speed", lambda *_: speed.Speed(0.1, 0, 1e-3, 1e-4))
+    monkeypatch.setattr(speed, "startup", lambda: 1.0)
 
     def call(*arguments: str | Path, small: bool = False) -> Outcome:
         words = [str(argument) for argument in arguments]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from petlbench import check
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
-from petlbench.evaluate import BATCH, predict
+from petlbench.evaluate import CPU_BATCH, predict
 
 NORMALISE = Normalise([0.4, 0.5, 0.6], [0.2, 0.3, 0.4], torch.device("cpu"))
 
@@ -21,7 +21,7 @@ def pixels(count: int, size: int = 32) -> Tensor:
     return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
 
 
-@pytest.mark.parametrize("count", [1, 127, 128, 129, 300])
+@pytest.mark.parametrize("count", [1, CPU_BATCH - 1, CPU_BATCH, CPU_BATCH + 1, 100])
 def test_predictions_are_those_of_a_plain_loop(count: int) -> None:
     model, images = check.tiny("[cls] token"), pixels(count)
     predictions = predict(model, images, NORMALISE)
@@ -57,7 +57,7 @@ class Broken(nn.Module):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("image", [0, BATCH - 1, BATCH, 299])
+@pytest.mark.parametrize("image", [0, CPU_BATCH - 1, CPU_BATCH, 299])
 def test_a_non_finite_output_is_refused(image: int, value: float) -> None:
     with pytest.raises(RunError, match=f"output for image {image} of the split is not finite"):
         predict(Broken(image, value), pixels(300, size=2), NORMALISE)

@@ -119,11 +119,10 @@ def test_a_failed_run_is_recorded_and_retried(
 COMMAND = """
 import sys, time, types
 from pathlib import Path
-from petlbench import experiment, plan
+from petlbench import experiment
 from petlbench.cli import main
 
-# the speed test and the plot take longer than the runs and are tested elsewhere
-plan._guess = lambda plan: 1.0
+# the plot takes longer than the runs and is tested elsewhere
 sys.modules["petlbench.plot"] = types.SimpleNamespace(params_vs_accuracy=lambda *_: None)
 
 original = experiment.measure
@@ -233,7 +232,7 @@ def test_a_run_that_another_process_finished_is_not_run(
     api.execute(made)
     monkeypatch.setattr(execute, "run", lambda *_: pytest.fail("run again"))
     outcome = execute.execute(
-        made.specs, made.store, Machine(), 1, Display(made.store.claims, 2, False)
+        made.specs, made.store, Machine(), Display(made.store.claims, 2, False)
     )
     assert set(outcome.values()) == {"done"} and len(outcome) == 2
 

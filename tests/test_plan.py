@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from petlbench import api, plan
+from petlbench import api, plan, speed
 from petlbench.errors import UsageError
+from petlbench.experiment import Machine
 from petlbench.plan import Request
 from petlbench.store import Store
 from petlbench.task import load_suite
@@ -95,10 +96,12 @@ def test_what_is_recorded_is_not_to_do(small: dict[str, Any]) -> None:
     api.run(**small)
     made = plan.make(Request(**small | {"methods": ["linear", "lora"]}))
     assert [spec.method.name for spec in made.todo] == ["lora"]
-    assert len(made.done) == 1
+    made = plan.make(Request(**small | {"seeds": 2}))
+    assert len(made.done) == len(made.todo) == 1
     seconds, source = made.wall_seconds()
     record = made.done[0]
-    assert seconds == pytest.approx(record["train_seconds"] + record["test_seconds"])
+    spent = sum(record[f"{part}_seconds"] for part in ("setup", "train", "test"))
+    assert seconds == pytest.approx(spent)
     assert source == "1 recorded runs"
     whole = plan.make(Request(**small))
     assert whole.todo == [] and whole.wall_seconds() == (0.0, "")
@@ -118,10 +121,24 @@ def test_planning_writes_nothing(tmp_path: Path, small: dict[str, Any]) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_time_is_guessed_without_records() -> None:
-    seconds, source = make(tasks=["digits"], methods=["linear"], jobs=1).wall_seconds()
-    assert 0 < seconds < 3600
-    assert "speed test" in source
+def test_time_is_unknown_until_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def measure(spec: Any, machine: Machine) -> speed.Speed:
+        asked.append(spec.method.label)
+        return speed.Speed(setup=1.0, once=0.01, training=0.001, testing=0.0001)
+
+    monkeypatch.setattr(speed, "measure_speed", measure)
+    request = {"tasks": ["digits", "scene_count"], "methods": ["linear", "lora"], "jobs": 1}
+    made = make(**request)
+    assert made.wall_seconds() == (None, "")
+    seconds, source = made.wall_seconds(measure=True)
+    # 400 training images once and in 10 epochs, 500 test images
+    assert seconds == pytest.approx(4 * (1.0 + 400 * (0.01 + 10 * 0.001) + 500 * 0.0001))
+    assert source == "speeds measured on this machine"
+    assert asked == ["linear", "lora"]
+    assert make(**request).wall_seconds() == (seconds, source)  # remembered
+    assert asked == ["linear", "lora"]
 
 
 # Arguments
@@ -232,7 +249,7 @@ def test_the_device_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("native", [False, True])
 def test_precision_is_resolved(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
-    monkeypatch.setattr(plan, "_multiplies_bf16", lambda device: native)
+    monkeypatch.setattr(speed, "bf16_pays", lambda device: native)
     for given, expected in (
         ("auto", "bf16" if native else "fp32"),
         ("fp32", "fp32"),

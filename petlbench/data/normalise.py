@@ -17,4 +17,6 @@ class Normalise:
         self.device = device
 
     def __call__(self, images: Tensor) -> Tensor:
-        return images.to(self.device).float() * self.scale + self.shift
+        if self.device.type == "cuda" and images.device.type == "cpu":
+            images = images.pin_memory()  # the copy then runs beside the host
+        return images.to(self.device, non_blocking=True).float() * self.scale + self.shift

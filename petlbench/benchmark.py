@@ -1,0 +1,100 @@
+"""A machine's own numbers: images per second of each method, and the hours of a suite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from petlbench import speed
+from petlbench.plan import Plan
+
+COLUMNS = (
+    "method",
+    "training, images/s",
+    "test, images/s",
+    "training, GFLOP/s",
+    "of a matrix product",
+    "test, GFLOP/s",
+    "of a matrix product",
+    "hours for the suite",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method; rates are those of the whole machine, FLOPs 2 per multiply-add."""
+
+    method: str
+    training: float  # images per second and epoch
+    testing: float  # images per second
+    training_flops: float  # per second
+    testing_flops: float
+    peak: float  # FLOP/s of a large matrix product
+    hours: float  # all runs of the plan
+
+    def cells(self) -> list[str]:
+        return [
+            self.method,
+            _three(self.training),
+            _three(self.testing),
+            _three(self.training_flops / 1e9),
+            f"{self.training_flops / self.peak:.0%}",
+            _three(self.testing_flops / 1e9),
+            f"{self.testing_flops / self.peak:.0%}",
+            _three(self.hours),
+        ]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    subject: list[str]
+    rows: list[Row]
+
+
+def measure(plan: Plan, fresh: bool = False) -> Benchmark:
+    """Measure every method of `plan` (a sketch will do) as a sweep would run it."""
+    first, machine = plan.specs[0], plan.machine
+    bf16 = first.rules["precision"] == "bf16"
+    peak = speed.matrix_rate(machine.device, torch.bfloat16 if bf16 else torch.float32)
+    if machine.device == "cuda":
+        peak *= torch.cuda.device_count()
+    rates = {} if fresh else speed.known(plan.specs, machine)
+    rates |= speed.measure([s for s in plan.specs if s.method.label not in rates], machine)
+    rows = []
+    for label in dict.fromkeys(spec.method.label for spec in plan.specs):
+        rate, specs = rates[label], [spec for spec in plan.specs if spec.method.label == label]
+        costs = []
+        for spec in specs:
+            images, tested = plan.sizes[spec.task]
+            costs.append(rate.run(images, spec.rules["epochs"], tested))
+        training_flops, testing_flops = speed.flops(specs[0])
+        training, testing = machine.jobs / rate.training, machine.jobs / rate.testing
+        rows.append(
+            Row(
+                label,
+                training,
+                testing,
+                training * training_flops,
+                testing * testing_flops,
+                peak,
+                speed.makespan(costs, machine.jobs) / 3600,
+            )
+        )
+    tasks = len({spec.task for spec in plan.specs})
+    seeds = len({spec.seed for spec in plan.specs})
+    gpu = f", {torch.cuda.get_device_name()}" if machine.device == "cuda" else ""
+    subject = [
+        f"{first.suite}: {tasks} tasks, {seeds} seeds, {first.rules['epochs']} epochs; "
+        f"{first.backbone.name}, {first.rules['image_size']} px, batch {first.rules['batch_size']}",
+        f"device {machine.device}{gpu}, {first.rules['precision']}, {machine.attention} attention, "
+        f"{machine.jobs} runs at a time, {machine.threads} threads each"
+        f"{', compiled' if machine.compile else ''}{', recomputing' if machine.recompute else ''}; "
+        f"a large matrix product: {_three(peak / 1e9)} GFLOP/s",
+    ]
+    return Benchmark(subject, rows)
+
+
+def _three(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

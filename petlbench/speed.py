@@ -1,0 +1,335 @@
+"""How fast this machine is: measured in a second or two, and remembered per machine.
+
+Answers lie in the cache folder under the machine (processor or GPU, cores, PyTorch) and the
+question, so that a choice that decides the last bits of a number stays the same from run to run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petlbench import experiment, weights
+from petlbench.backbone import Shape
+from petlbench.data.cache import cache_folder
+from petlbench.data.normalise import Normalise
+from petlbench.errors import UsageError
+from petlbench.evaluate import predict
+from petlbench.experiment import Machine
+from petlbench.spec import RunSpec
+from petlbench.store import Record, write_text
+
+SECONDS = 1.0  # how long each rate is measured
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What the parts of a run cost, in seconds."""
+
+    setup: float  # build the model and attach the method
+    once: float  # per training image, before the first epoch: what is frozen in front
+    training: float  # per training image and epoch
+    testing: float  # per test image
+
+    def run(self, training_images: int, epochs: int, test_images: int) -> float:
+        """Seconds of one run."""
+        each = self.once + epochs * self.training
+        return self.setup + training_images * each + test_images * self.testing
+
+
+Question = dict[str, Any]
+
+
+def remembered(question: Question, measure: Callable[[], Any]) -> Any:
+    """The stored answer to `question` on this machine (plain JSON), or `measure()`, then stored."""
+    answer = recall(question)
+    if answer is None:
+        answer = measure()
+        remember(question, answer)
+    return answer
+
+
+def recall(question: Question) -> Any:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return json.loads(_file(question).read_text(encoding="utf-8"))["answer"]
+    return None
+
+
+def remember(question: Question, answer: Any) -> None:
+    file = _file(question)
+    with contextlib.suppress(OSError):  # a full disk costs a second next time, and no run
+        write_text(file, json.dumps({"question": question, "answer": answer}, indent=1))
+
+
+def _file(question: Question) -> Path:
+    whole = {**question, "machine": _hardware(str(question.get("device", "cpu")))}
+    name = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:24]
+    return cache_folder() / "measured" / f"{name}.json"
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    return {
+        "processor": experiment.processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
+        "torch": torch.__version__,
+    }
+
+
+# -- choices -------------------------------------------------------------------------------------
+
+
+def matrix_rate(device: str, dtype: torch.dtype, size: int = 2048) -> float:
+    """FLOP/s of a large matrix product: what the hardware gives at best."""
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    return 2 * size**3 / seconds_of(lambda: a @ a, device, at_least=0.1)
+
+
+def bf16_pays(device: str) -> bool:
+    """Whether bf16 matrix products are clearly faster than fp32 ones."""
+
+    def measure() -> bool:
+        size = 1024 if device == "cpu" else 4096
+        bf16, fp32 = (matrix_rate(device, t, size) for t in (torch.bfloat16, torch.float32))
+        return bf16 > 1.3 * fp32
+
+    return bool(remembered({"what": "bf16 pays", "device": device}, measure))
+
+
+def attention(shape: Shape, batch: int, bf16: bool, device: str, threads: int) -> str:
+    """The faster attention kernel, forward and backward: "explicit" or "fused".
+
+    On a CPU the backward pass of the fused kernel is often the slower one. The usual choice
+    stands unless the other is at least 10% faster.
+    """
+    size = (batch, shape.num_heads, shape.num_tokens, shape.dim // shape.num_heads)
+    question = {"what": "attention", "device": device, "threads": threads, "bf16": bf16}
+
+    def measure() -> str:
+        dtype = torch.bfloat16 if bf16 else torch.float32
+        q, k, v = (torch.randn(size, dtype=dtype, device=device) for _ in range(3))
+        for tensor in (q, k, v):
+            tensor.requires_grad_(True)
+        with _threads(threads):
+            cost = {
+                name: seconds_of(partial(_step, kernel, q, k, v), device, at_least=0.1)
+                for name, kernel in _ATTENTION.items()
+            }
+        usual, other = ("explicit", "fused") if device == "cpu" else ("fused", "explicit")
+        return other if cost[other] < 0.9 * cost[usual] else usual
+
+    return str(remembered(question | {"shape": size}, measure))
+
+
+def _explicit(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    scores: Tensor = q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)
+    return scores.softmax(dim=-1) @ v
+
+
+_ATTENTION: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "explicit": _explicit,
+    "fused": torch.nn.functional.scaled_dot_product_attention,
+}
+
+
+def _step(kernel: Callable[..., Tensor], *inputs: Tensor) -> None:
+    kernel(*inputs).sum().backward()  # type: ignore[no-untyped-call]
+
+
+# -- rates ---------------------------------------------------------------------------------------
+
+
+def known(specs: Iterable[RunSpec], machine: Machine) -> dict[str, Speed]:
+    """Method label -> its speed with `machine.jobs` runs side by side, as far as remembered."""
+    answers = {s.method.label: recall(_question(s, machine)) for s in specs}
+    return {label: Speed(**answer) for label, answer in answers.items() if answer}
+
+
+def measure(specs: Iterable[RunSpec], machine: Machine) -> dict[str, Speed]:
+    """Measure and remember the speed of each method, on the first of its specs.
+
+    Raises UsageError naming a method that cannot be trained.
+    """
+    first = {spec.method.label: spec for spec in reversed(list(specs))}
+    asked = list(reversed(first.values()))
+    # every worker of a device is kept busy, as it will be in the sweep
+    jobs = _side_by_side(machine)
+    repeated = asked * -(-jobs // len(asked)) if asked else []
+    if jobs == 1:
+        measured = [_try(spec, machine) for spec in repeated]
+    else:
+        import joblib
+
+        with joblib.parallel_config("loky", inner_max_num_threads=machine.threads):
+            calls = (joblib.delayed(_try)(spec, machine) for spec in repeated)
+            measured = list(joblib.Parallel(n_jobs=jobs)(calls))
+    found = {}
+    for spec, speed in zip(repeated, measured, strict=True):
+        if isinstance(speed, str):
+            raise UsageError(
+                f"{spec.method.label} cannot be trained on {spec.backbone.name}: {speed}\n"
+                f"See: petlbench check {spec.method.reference}"
+            )
+        remember(_question(spec, machine), asdict(speed))
+        found[spec.method.label] = speed
+    return found
+
+
+def _try(spec: RunSpec, machine: Machine) -> Speed | str:
+    """The speed, or the error in one line: not every exception survives the way from a worker."""
+    try:
+        return measure_speed(spec, machine)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _question(spec: RunSpec, machine: Machine) -> dict[str, Any]:
+    rules = ("image_size", "batch_size", "drop_path", "precision")
+    return {
+        "what": "speed",
+        "device": machine.device,
+        "machine options": [machine.threads, machine.jobs, machine.attention],
+        "memory options": [machine.recompute, machine.compile],
+        "backbone": spec.backbone.name,
+        "method": [spec.method.name, spec.method.source, spec.method.config],
+        "rules": {name: spec.rules[name] for name in rules},
+    }
+
+
+def _side_by_side(machine: Machine) -> int:
+    """Runs at a time that share one device."""
+    devices = torch.cuda.device_count() if machine.device == "cuda" else 1
+    return -(-machine.jobs // devices)
+
+
+def measure_speed(spec: RunSpec, machine: Machine) -> Speed:
+    """Train and test on random images for a second or so, through the code that a run uses."""
+    spec = replace(spec, backbone=weights.BackboneSpec(spec.backbone.name, weights.RANDOM))
+    with _threads(machine.threads):
+        begin = time.perf_counter()
+        model = experiment.prepare(spec, machine)
+        setup = time.perf_counter() - begin
+        size, device = spec.rules["image_size"], torch.device(machine.device)
+
+        def fit(images: int, epochs: int) -> float:
+            rules = {"epochs": epochs, "warmup_epochs": 0, "batch_size": images}
+            pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
+            # the smallest rates: random images must teach nothing that overflows
+            rates = {"learning_rate": 1e-9, "min_learning_rate": 0.0}
+            labels = torch.arange(images) % spec.classes
+            begin = time.perf_counter()
+            experiment.fit(model, pixels, labels, {**spec.rules, **rules, **rates}, spec.seed)
+            return time.perf_counter() - begin
+
+        images = min(4, spec.rules["batch_size"])
+        fit(images, 1)  # compiles, allocates
+        while images < spec.rules["batch_size"] and fit(images, 1) < SECONDS / 8:
+            images = min(2 * images, spec.rules["batch_size"])
+        single, epochs = min(fit(images, 1) for _ in range(2)), 1
+        while (longer := fit(images, 1 + epochs)) - single < SECONDS / 2:
+            epochs *= 2 if longer - single > SECONDS / 8 else 4
+        training = (longer - single) / (epochs * images)
+        frozen = model.frozen_stages() > 1
+        normalise = Normalise(spec.rules["mean"], spec.rules["std"], device)
+        pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
+        bf16 = spec.rules["precision"] == "bf16"
+        testing = seconds_of(lambda: predict(model, pixels, normalise, bf16), machine.device, 0.3)
+    return Speed(setup, testing / images if frozen else 0.0, training, testing / images)
+
+
+def from_records(records: Iterable[Record], sizes: dict[str, tuple[int, int]]) -> Speed:
+    """The mean speed of finished runs."""
+    records = list(records)
+    images = sum(
+        record["spec"]["protocol"]["epochs"] * sizes[record["spec"]["task"]][0]
+        for record in records
+    )
+    tested = sum(record["test"]["total"] for record in records)
+    return Speed(
+        setup=sum(record.get("setup_seconds", 0.0) for record in records) / len(records),
+        once=0.0,
+        training=sum(record["train_seconds"] for record in records) / images,
+        testing=sum(record["test_seconds"] for record in records) / tested,
+    )
+
+
+def makespan(costs: Iterable[float], workers: int) -> float:
+    """Seconds until the last of `workers` is free when each takes the next run in order."""
+    free = [0.0] * workers
+    for cost in costs:
+        free[free.index(min(free))] += cost
+    return max(free)
+
+
+def startup() -> float:
+    """Seconds that a worker process takes before its first run: the imports."""
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import petlbench.experiment"], check=True)
+        return time.perf_counter() - begin
+
+    return float(remembered({"what": "startup"}, measure))
+
+
+def flops(spec: RunSpec) -> tuple[float, float]:
+    """FLOPs (2 per multiply-add) per image: of a training step, and of a prediction.
+
+    Counted by PyTorch over one forward and backward pass of two images, matrix products and
+    convolutions only; what autograd does not compute is not counted.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    spec = replace(spec, backbone=weights.BackboneSpec(spec.backbone.name, weights.RANDOM))
+    spec = replace(spec, rules={**spec.rules, "precision": "fp32"})
+    model = experiment.prepare(spec, Machine("cpu")).train()
+    images = torch.zeros(2, 3, spec.rules["image_size"], spec.rules["image_size"])
+    stages = model.frozen_stages()
+    with torch.no_grad():
+        inputs = model.encode(images, stop=stages) if stages > 1 else images
+    with FlopCounterMode(display=False) as training:
+        model(inputs, stages if stages > 1 else 0).sum().backward()
+    with FlopCounterMode(display=False) as testing:
+        model.eval()(images)
+    return training.get_total_flops() / 2, testing.get_total_flops() / 2
+
+
+def seconds_of(call: Callable[[], Any], device: str, at_least: float) -> float:
+    """Seconds of one call: the fastest of several, measured for `at_least` seconds in all."""
+    synchronise(device, call)
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < at_least:
+        begin = time.perf_counter()
+        synchronise(device, call)
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def synchronise(device: str, call: Callable[[], Any]) -> None:
+    call()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Measure with that many threads, and leave the process as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
