@@ -32,7 +32,8 @@ class Protocol:
     description: str = ""
     # images
     image_size: int = setting(224, at_least=1)
-    resize: Literal["bicubic", "bilinear"] = "bicubic"  # to image_size x image_size, no crop
+    # to image_size x image_size, no crop; Pillow's resampling, or torch's vectorised one
+    resize: Literal["bicubic", "bilinear", "bicubic-torch", "bilinear-torch"] = "bicubic"
     normalisation: Literal["checkpoint", "imagenet", "half", "clip", "none"] = "checkpoint"
     # recipe
     optimizer: Literal["adamw"] = "adamw"

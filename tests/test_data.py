@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given
+import torch
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, features
 
 from petlbench.data import cache, lists
 from petlbench.data.split import Split
@@ -152,17 +156,18 @@ def test_what_is_missing_is_named(root: Path) -> None:
     assert str(raised.value) == f"no list file {root / 't' / 'val.txt'}"
 
 
-def test_a_missing_or_corrupt_image_is_named(root: Path) -> None:
+@pytest.mark.parametrize("resize", ["bicubic", "bicubic-torch"])
+def test_a_missing_or_corrupt_image_is_named(root: Path, resize: str) -> None:
     split, image = open_train(root), root / "t" / "images" / "02 of 20.png"
     whole = image.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"not an image"):
         image.write_bytes(content)
         with pytest.raises(RunError) as raised:
-            cache.load(split, 8, "bicubic")
+            cache.load(split, 8, resize)
         assert str(image) in str(raised.value)
     image.unlink()
     with pytest.raises(RunError) as raised:
-        cache.load(split, 8, "bicubic")
+        cache.load(split, 8, resize)
     assert f"cannot read image {image}: No such file" in str(raised.value)
     assert cached_files("*") == cached_files("*.lock")  # nothing half-written
 
@@ -171,6 +176,18 @@ def test_a_decompression_bomb_is_refused(root: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(RunError, match="refusing image"):
         open_train(root).read(0)
+
+
+@pytest.mark.parametrize("resize", ["bicubic", "bicubic-torch"])
+def test_a_jpeg_of_many_pixels_is_refused(
+    root: Path, monkeypatch: pytest.MonkeyPatch, resize: str
+) -> None:
+    file = root / "t" / "images" / "large.jpg"
+    photo(30, 30).save(file)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(RunError) as raised:
+        cache.load(listed(root, [file]), 8, resize)
+    assert f"refusing image {file}: " in str(raised.value)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F"])
@@ -196,6 +213,155 @@ def test_pixels_are_those_of_pil(root: Path, size: int, resize: str) -> None:
     assert images.labels.tolist() == [0, 1, 2, 3, 4]
 
 
+def photo(height: int, width: int, seed: int = 0) -> Image.Image:
+    """Smooth colours and some noise, which is what photographs look like to a resampler."""
+    noise = np.random.default_rng(seed)
+    colours = Image.fromarray(noise.integers(0, 256, (4, 5, 3), np.uint8))
+    smooth = np.asarray(colours.resize((width, height), Image.Resampling.BICUBIC))
+    pixels = smooth + noise.normal(0, 8, (height, width, 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def every_kind(folder: Path) -> Iterator[Path]:
+    """Image files of every format, mode and oddity that data sets hold."""
+    orientation = Image.Exif()
+    orientation[0x112] = 6  # a viewer would turn it
+    kinds: list[tuple[str, str, dict[str, Any]]] = [
+        *(("PNG", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")),
+        ("PNG", "P", {"transparency": 7}),
+        ("PNG", "RGB", {"transparency": (1, 2, 3)}),
+        *(("JPEG", mode, {"quality": 90}) for mode in ("L", "RGB", "CMYK")),
+        *(("JPEG", "RGB", {"subsampling": kind}) for kind in ("4:4:4", "4:2:2", "4:2:0")),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("JPEG", "RGB", {"exif": orientation}),
+        ("GIF", "P", {"save_all": True, "append_images": [photo(20, 20, 9)]}),
+        ("MPO", "RGB", {"save_all": True, "append_images": [photo(20, 20, 9)]}),
+        ("BMP", "RGB", {}),
+        ("TIFF", "CMYK", {}),
+    ]
+    if features.check("webp"):
+        kinds += [("WEBP", mode, {"lossless": True}) for mode in ("RGB", "RGBA")]
+    for seed, (form, mode, options) in enumerate(kinds):
+        image = photo(20 + seed, 60 - 2 * seed, seed)
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 201)
+        elif mode in ("LA", "RGBA"):
+            image = image.convert(mode)
+            image.putalpha(photo(image.height, image.width, 99).convert("L"))
+        file = folder / f"{seed:02}.{form.lower()}"
+        image.convert(mode).save(file, form, **options)
+        yield file
+
+
+def listed(root: Path, files: list[Path]) -> Split:
+    """A split of these files."""
+    lines = [f"{file.relative_to(root / 't')} {i % 10}\n" for i, file in enumerate(files)]
+    (root / "t" / "train.txt").write_text("".join(lines))
+    return lists.open_split(root, "t", "train", classes=10)
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+@pytest.mark.parametrize("resize", ["bicubic", "bilinear"])
+def test_every_format_is_what_a_plain_pil_loop_reads(root: Path, resize: str, threads: int) -> None:
+    files = list(every_kind(root / "t" / "images"))
+    expected = []
+    for file in files:
+        with Image.open(file) as image:
+            resized = image.convert("RGB").resize((24, 24), Image.Resampling[resize.upper()])
+        expected.append(np.asarray(resized).transpose(2, 0, 1))
+    assert np.array_equal(
+        cache.load(listed(root, files), 24, resize, threads=threads).pixels, np.stack(expected)
+    )
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_torch_resampling_starts_from_the_same_pixels(root: Path, threads: int) -> None:
+    files = list(every_kind(root / "t" / "images"))
+    expected = []
+    for file in files:
+        with Image.open(file) as image:
+            expected.append(image.convert("RGB"))
+    assert np.array_equal(
+        cache.load(listed(root, files), 24, "bicubic-torch", threads=threads).pixels,
+        through_the_cache(expected, 24, "bicubic-torch").transpose(0, 3, 1, 2),
+    )
+
+
+Floats = NDArray[np.float64]
+
+
+def cubic(t: Floats) -> Floats:
+    """Keys' kernel with a = -1/2."""
+    near, far = (1.5 * t - 2.5) * t * t + 1, ((2.5 - 0.5 * t) * t - 4) * t + 2
+    return np.where(t < 1, near, np.where(t < 2, far, 0))
+
+
+def weights(source: int, target: int, rule: str) -> Floats:
+    """(target, source): the kernel, as wide as a target pixel where the image shrinks."""
+    step = source / target
+    centres = (np.arange(target) + 0.5) * step
+    distances = np.abs(np.arange(source) + 0.5 - centres[:, None]) / max(step, 1)
+    kernel = cubic(distances) if rule == "bicubic" else np.clip(1 - distances, 0, None)
+    return kernel / kernel.sum(1, keepdims=True)
+
+
+def resampled(pixels: NDArray[np.uint8], size: int, rule: str) -> Floats:
+    """(H, W, 3) -> (size, size, 3), each row and then each column, rounded after both."""
+    height, width, _ = pixels.shape
+    rows = np.rint(np.einsum("xw,hwc->hxc", weights(width, size, rule), pixels)).clip(0, 255)
+    return np.rint(np.einsum("yh,hxc->yxc", weights(height, size, rule), rows)).clip(0, 255)
+
+
+def through_the_cache(images: list[Image.Image], size: int, resize: str) -> NDArray[np.int64]:
+    """(N, size, size, 3)"""
+    split = Split(
+        name="train",
+        labels=np.zeros(len(images), np.int64),
+        members="",
+        version=lambda: str(time.perf_counter_ns()),
+        read=images.__getitem__,
+        describe={},
+    )
+    pixels = cache.load(split, size, resize).pixels
+    return pixels.transpose(0, 2, 3, 1).astype(np.int64)
+
+
+@given(
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.integers(1, 40),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from(["bicubic", "bilinear"]),
+)
+@example((375, 500), 224, 0, "bicubic")
+@example((500, 375), 224, 0, "bilinear")
+@hypothesis_settings(max_examples=50, deadline=None)
+def test_torch_resampling_is_its_formula(
+    shape: tuple[int, int], size: int, seed: int, rule: str
+) -> None:
+    """In float64, on noise: no neighbouring pixels of a photograph differ as much."""
+    noise = np.random.default_rng(seed).integers(0, 256, (*shape, 3), np.uint8)
+    (pixels,) = through_the_cache([Image.fromarray(noise)], size, f"{rule}-torch")
+    assert np.abs(pixels - resampled(noise, size, rule)).max() <= 2
+
+
+@pytest.mark.parametrize("size", [48, 224])
+@pytest.mark.parametrize("rule", ["bicubic", "bilinear"])
+def test_torch_resampling_is_close_to_that_of_pil(rule: str, size: int) -> None:
+    shapes = [(375, 500), (500, 375), (64, 64), (32, 32), (100, 300), (300, 100)]
+    images = [photo(*shape, seed) for seed, shape in enumerate(shapes)]
+    theirs = through_the_cache(images, size, rule)
+    ours = through_the_cache(images, size, f"{rule}-torch")
+    difference = np.abs(ours - theirs)
+    assert difference.max() <= 2 and (difference > 0).mean() <= 0.1
+
+
+@pytest.mark.parametrize("rule", ["bicubic", "bilinear"])
+def test_an_image_of_the_right_size_is_not_resized(rule: str) -> None:
+    image = photo(16, 16)
+    (pixels,) = through_the_cache([image], 16, f"{rule}-torch")
+    assert np.array_equal(pixels, np.asarray(image))
+
+
 def counting(split: Split) -> tuple[Split, list[int]]:
     """The split, and the list of the indices that are decoded."""
     decoded: list[int] = []
@@ -212,13 +378,166 @@ def test_images_are_decoded_once(root: Path) -> None:
     steps: list[tuple[int, int]] = []
     first = cache.load(split, 8, "bicubic", lambda done, total: steps.append((done, total)))
     again = cache.load(split, 8, "bicubic", lambda done, total: steps.append((done, total)))
-    assert decoded == [0, 1, 2, 3, 4]
+    assert sorted(decoded) == [0, 1, 2, 3, 4]
     assert steps == [(i, 5) for i in range(1, 6)]
     assert np.array_equal(first.pixels, again.pixels) and first.sha256 == again.sha256
     assert len(cached_files()) == 1
     cache.load(split, 9, "bicubic")
     cache.load(split, 8, "bilinear")
     assert len(cached_files()) == 3
+
+
+def many(root: Path, make_task: MakeTask, count: int = 60) -> Split:
+    """A split of many images."""
+    make_task(root, "many", {"train": count})
+    return lists.open_split(root, "many", "train", classes=10)
+
+
+@pytest.mark.parametrize("resize", ["bicubic", "bicubic-torch"])
+def test_order_and_digest_do_not_depend_on_the_threads(
+    tmp_path: Path, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch, resize: str
+) -> None:
+    split = many(tmp_path, make_task)
+
+    def read(index: int) -> Any:
+        time.sleep(0.003 * (index % 4 == 0))  # others overtake it
+        return split.read(index)
+
+    digests = set()
+    for threads in (0, 1, 2, 7):
+        monkeypatch.setenv("PETLBENCH_CACHE", str(tmp_path / f"cache{threads}"))
+        steps: list[int] = []
+        loaded = cache.load(
+            dataclasses.replace(split, read=read),
+            12,
+            resize,
+            lambda done, total, steps=steps: steps.append(done),  # type: ignore[misc]
+            threads,
+        )
+        assert steps == list(range(1, 61))
+        digests.add(loaded.sha256)
+        assert [loaded.pixels[i].tolist() for i in range(0, 60, 20)] == [
+            loaded.pixels[0].tolist()
+        ] * 3
+    assert len(digests) == 1
+
+
+def test_images_are_decoded_side_by_side_and_not_far_ahead(
+    tmp_path: Path, make_task: MakeTask
+) -> None:
+    split, decoded = counting(many(tmp_path, make_task))
+    names: set[str] = set()
+    meet = threading.Barrier(3, timeout=60)  # passes only if three images are read at once
+
+    def read(index: int) -> Any:
+        if index < 3:
+            meet.wait()
+        names.add(threading.current_thread().name)
+        return split.read(index)
+
+    ahead: list[int] = []
+    cache.load(
+        dataclasses.replace(split, read=read),
+        8,
+        "bicubic",
+        lambda done, total: ahead.append(len(decoded) - done),
+        threads=3,
+    )
+    assert len(names) == 3 and max(ahead) <= 4 * 3
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def threads_of_torch() -> list[int]:
+    """Here and in a thread that begins now."""
+    found = [torch.get_num_threads()]
+    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    later.start()
+    later.join()
+    return found
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("resize", ["bicubic", "bicubic-torch"])
+def test_the_threads_of_torch_are_left_alone(root: Path, resize: str) -> None:
+    cache.load(open_train(root), 12, resize)
+    assert threads_of_torch() == [3, 3]
+    (root / "t" / "images" / "03 of 20.png").write_bytes(b"")
+    with pytest.raises(RunError):
+        cache.load(open_train(root), 12, resize)
+    assert threads_of_torch() == [3, 3]
+
+
+def test_the_first_bad_image_is_named(tmp_path: Path, make_task: MakeTask) -> None:
+    """The first of the list, whichever is met first."""
+    split = many(tmp_path, make_task)
+    for name in ("11", "14"):
+        (tmp_path / "many" / "images" / f"{name} of 20.png").write_bytes(b"")
+
+    def read(index: int) -> Any:
+        time.sleep(0.1 * (index == 11))
+        return split.read(index)
+
+    with pytest.raises(RunError, match="11 of 20"):
+        cache.load(dataclasses.replace(split, read=read), 8, "bicubic", threads=4)
+
+
+@pytest.mark.parametrize("where", ["reading", "progress"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.usefixtures("three_threads")
+def test_an_interrupted_build_leaves_nothing(
+    tmp_path: Path, make_task: MakeTask, error: type[BaseException], where: str
+) -> None:
+    split, decoded = counting(many(tmp_path, make_task))
+
+    def read(index: int) -> Any:
+        if where == "reading" and index == 20:
+            raise error
+        return split.read(index)
+
+    def progress(done: int, total: int) -> None:
+        if where == "progress" and done == 20:
+            raise error
+
+    with pytest.raises(error):
+        cache.load(dataclasses.replace(split, read=read), 8, "bicubic", progress, threads=2)
+    assert len(decoded) < 60 and threads_of_torch() == [3, 3]
+    assert cached_files("*") == cached_files("*.lock")  # nothing half-written
+    assert cache.load(split, 8, "bicubic").pixels.any(axis=(1, 2, 3)).all()
+
+
+def test_ctrl_c_ends_a_build_at_once(root: Path) -> None:
+    code = (
+        "import sys, time, dataclasses\n"
+        "from pathlib import Path\n"
+        "from petlbench.data import cache, lists\n"
+        "split = lists.open_split(Path(sys.argv[1]), 't', 'train', classes=10)\n"
+        "def read(i):\n"
+        "    print('reading', i, flush=True)\n"
+        "    time.sleep(1)\n"
+        "    return split.read(i)\n"
+        "cache.load(dataclasses.replace(split, read=read), 8, 'bicubic', threads=1)\n"
+    )
+    command = [sys.executable, "-c", code, str(listed_often(root, 1000))]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "reading 0\n"
+    process.send_signal(signal.SIGINT)
+    output, message = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in message and len(output.splitlines()) <= 2
+    assert cached_files("*") == cached_files("*.lock")  # nothing half-written
+
+
+def listed_often(root: Path, times: int) -> Path:
+    """The root, its list `times` as long."""
+    file = root / "t" / "train.txt"
+    file.write_text(file.read_text() * times)
+    return root
 
 
 def test_writing_to_the_array_does_not_change_the_cache(root: Path) -> None:

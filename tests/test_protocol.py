@@ -73,6 +73,14 @@ def test_a_changed_rule_changes_the_fingerprint(name: str) -> None:
     assert fingerprint(changed) != fingerprint(original)
 
 
+def test_every_resampling_is_a_rule_of_its_own() -> None:
+    original = protocol.load("vtab-1k")
+    names = ("bicubic", "bilinear", "bicubic-torch", "bilinear-torch")
+    changed = [protocol.override(original, {"resize": name}) for name in names]
+    assert len({fingerprint(one) for one in changed}) == 4
+    assert fingerprint(changed[0]) == fingerprint(original)
+
+
 @pytest.mark.parametrize("values", [{"seeds": 7}, {"description": "another text"}, {}])
 def test_seeds_and_description_do_not_change_it(values: dict[str, Any]) -> None:
     original = protocol.load("vtab-1k")

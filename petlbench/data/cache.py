@@ -10,13 +10,19 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import joblib
 import numpy as np
+import torch
 from filelock import FileLock
+from PIL import Image
 
 from petlbench.data.split import Split
 from petlbench.errors import UsageError
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1  # raise when the meaning of a cached array changes
+# What these names mean never changes; "bicubic-torch" and "bilinear-torch" are torch's resampling,
+# which is faster and always takes rows first (Pillow takes columns first in tall images).
+PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 @dataclass(frozen=True)
@@ -47,8 +56,12 @@ def load(
     size: int,
     resize: str,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    threads: int = 0,
 ) -> Images:
-    """The images of `split` at `size` x `size` px, from the cache or decoded into it."""
+    """The images of `split` at `size` x `size` px, from the cache or decoded into it.
+
+    `threads` decode at the same time, 0 for one per usable core; the result does not depend on it.
+    """
     version = f"{FORMAT}\0{split.version()}\0{size}\0{resize}"
     key = hashlib.sha256(version.encode()).hexdigest()[:24]
     folder = cache_folder()
@@ -58,7 +71,7 @@ def load(
         with FileLock(folder / f"{key}.lock"):  # the first one decodes, the others wait
             opened = _open(file, len(split), size)
             if opened is None:
-                _build(file, split, size, resize, on_progress)
+                _build(file, split, size, resize, on_progress, threads or joblib.cpu_count())
                 opened = _open(file, len(split), size)
             assert opened is not None
             pixels, digest = opened
@@ -84,11 +97,13 @@ def _open(file: Path, count: int, size: int) -> tuple[NDArray[np.uint8], str] | 
 
 
 def _build(
-    file: Path, split: Split, size: int, resize: str, on_progress: Callable[[int, int], None]
+    file: Path,
+    split: Split,
+    size: int,
+    resize: str,
+    on_progress: Callable[[int, int], None],
+    threads: int,
 ) -> None:
-    from PIL import Image
-
-    rule = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[resize]
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".partial")
     os.close(handle)
     partial = Path(name)
@@ -98,14 +113,11 @@ def _build(
         digest = hashlib.sha256()
         with partial.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
-            for index in range(len(split)):
-                image = split.read(index)
-                if image.size != (size, size):
-                    image = image.resize((size, size), rule)
-                content = np.asarray(image).transpose(2, 0, 1).tobytes()  # (S, S, 3) -> (3, S, S)
-                stream.write(content)
-                digest.update(content)
-                on_progress(index + 1, len(split))
+            with closing(_contents(split, size, resize, threads)) as contents:
+                for done, content in enumerate(contents, start=1):
+                    stream.write(content)
+                    digest.update(content)
+                    on_progress(done, len(split))
             stream.flush()
             os.fsync(stream.fileno())
         partial.chmod(0o644)  # a cache may be shared
@@ -117,3 +129,37 @@ def _build(
     finally:
         for leftover in (partial, partial.with_suffix(".json.partial")):
             leftover.unlink(missing_ok=True)
+
+
+def _contents(split: Split, size: int, resize: str, threads: int) -> Generator[bytes, None, None]:
+    """What `_content` makes of each image, in order; a few are ready ahead of the caller."""
+    Image.preinit()
+    Image.init()  # now: two threads that load formats at the same time can miss them
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        torch.set_num_threads(1)  # the pool's threads start with this: one core for each image
+        ahead: deque[Future[bytes]] = deque()
+        for index in range(len(split)):
+            ahead.append(pool.submit(_content, split, index, size, resize))
+            if len(ahead) > 4 * threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:  # also after an error or Ctrl-C: what has been begun is finished, no more
+        torch.set_num_threads(before)
+        pool.shutdown(cancel_futures=True)
+
+
+def _content(split: Split, index: int, size: int, resize: str) -> bytes:
+    """One image, resized: (3, S, S) uint8. Nearly all of it runs without the interpreter lock."""
+    image = split.read(index)
+    if resize in PILLOW and image.size != (size, size):
+        image = image.resize((size, size), PILLOW[resize])
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+    if pixels.shape[1:] != (size, size):
+        mode = resize.removesuffix("-torch")
+        (pixels,) = torch.nn.functional.interpolate(
+            pixels[None], (size, size), mode=mode, antialias=True
+        )
+    return pixels.contiguous().numpy().tobytes()

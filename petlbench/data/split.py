@@ -26,7 +26,10 @@ class Split:
     members: str
     version: Callable[[], str]
     read: Callable[[int], Image]
-    """Image i, RGB, undistorted. Raises RunError naming the file that cannot be decoded."""
+    """Image i, RGB, undistorted; called from several threads at the same time.
+
+    Raises RunError naming the file that cannot be decoded.
+    """
     describe: dict[str, Any]
     """Where the images come from, for the record."""
 
