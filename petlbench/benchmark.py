@@ -56,7 +56,8 @@ def measure(plan: Plan, fresh: bool = False) -> Benchmark:
     """Measure every method of `plan` (a sketch will do) as a sweep would run it."""
     first, machine = plan.specs[0], plan.machine
     bf16 = first.rules["precision"] == "bf16"
-    peak = speed.matrix_rate(machine.device, torch.bfloat16 if bf16 else torch.float32)
+    size = 2048 if machine.device == "cpu" else 8192
+    peak = speed.matrix_rate(machine.device, torch.bfloat16 if bf16 else torch.float32, size)
     if machine.device == "cuda":
         peak *= torch.cuda.device_count()
     rates = {} if fresh else speed.known(plan.specs, machine)

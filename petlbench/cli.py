@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -255,7 +256,8 @@ def plan(options: argparse.Namespace) -> None:
 def _print_plan(plan: Plan, console: Console, measure: bool = False) -> None:
     first, done = plan.specs[0], len(plan.specs) - len(plan.todo)
     failed = f" ({plan.failed} failed before)" if plan.failed else ""
-    wall, source = plan.wall_seconds(measure)
+    with _status("measuring how fast the methods are here", measure):
+        wall, source = plan.wall_seconds(measure)
     lines = [
         f"{first.suite}: {len(plan.specs)} runs, {done} done, {len(plan.todo)} to go{failed}",
         f"backbone {first.backbone.name} ({first.backbone.checkpoint[:12]}), protocol "
@@ -416,7 +418,9 @@ def benchmark(options: argparse.Namespace) -> None:
     console = _console()
     for name in [options.suite] if options.suite or options.plan else suites():
         options.suite = name
-        measured = benchmark.measure(_make_plan(options, sketch=True), options.fresh)
+        plan = _make_plan(options, sketch=True)
+        with _status(f"measuring {plan.specs[0].backbone.name}, a few seconds per method"):
+            measured = benchmark.measure(plan, options.fresh)
         for line in measured.subject:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         table = Table()
@@ -447,6 +451,13 @@ def check(options: argparse.Namespace) -> int:
         verdict = "is sound" if holds else "is NOT sound"
         print(f"  {reference} {verdict} ({len(findings)} checks on {len(MODELS)} tiny models)")
     return 0 if sound else 1
+
+
+def _status(text: str, show: bool = True) -> AbstractContextManager[Any]:
+    """A spinner on standard error while something takes seconds; silent in a pipe."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(text) if show else nullcontext()
 
 
 def _console() -> Console:

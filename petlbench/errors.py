@@ -24,3 +24,8 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Usage
     elif len(choices) <= 40:
         message += f" Known: {', '.join(choices) or 'none'}."
     return UsageError(f"{message} {hint}".rstrip())
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch could not allocate memory, on a GPU or (as far as it is told) on a CPU."""
+    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from petlbench.data.normalise import Normalise
-from petlbench.errors import RunError
+from petlbench.errors import RunError, out_of_memory
 
 # Images at a time. Fixed per kind of device, since it may change the last bits of a logit: on
 # CPUs what the caches hold (measured), elsewhere what fills the device; less if memory is short.
@@ -31,8 +31,8 @@ def outputs(
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 results.append(forward(inputs[start : start + batch]))
-        except torch.OutOfMemoryError:
-            if batch == 1:
+        except RuntimeError as error:
+            if batch == 1 or not out_of_memory(error):
                 raise
             batch //= 2
             continue

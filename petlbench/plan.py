@@ -93,22 +93,33 @@ class Plan:
     data_root: str | None
     done: list[Record]
     sizes: dict[str, tuple[int, int]]  # task -> training and test images
+    shape: Shape  # of the backbone
     notes: list[str]
 
     def workers(self) -> tuple[int, int]:
-        """(worker processes, threads each). By default one worker per GPU; on a CPU as many as
-        there are cores and memory for, at most 4: small models do not fill several cores.
-        The same for a resumed sweep as for a fresh one, since threads decide the last bits."""
+        """(worker processes, threads each), by default.
+
+        On a GPU one run, or several where one leaves most of it idle (measured); on a CPU as many
+        as there are cores and memory for, at most 4: small models do not fill several cores.
+        The same for a resumed sweep as for a fresh one, since threads decide the last bits.
+        """
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
         cores = cores or os.cpu_count() or 1
         jobs = self.request.jobs
         if jobs is None:
+            first = self.specs[0]
             if self.device == "cpu":
-                jobs = min(4, cores, _fit_in_memory(self.specs[0]))
-            else:
+                jobs = min(4, cores, _fit(_memory(), self.shape, first.rules))
+            elif self.device == "cuda":
                 import torch
 
-                jobs = torch.cuda.device_count() if self.device == "cuda" else 1
+                from petlbench import speed
+
+                memory = torch.cuda.get_device_properties(0).total_memory
+                each = min(speed.runs_per_gpu(first), _fit(memory, self.shape, first.rules))
+                jobs = torch.cuda.device_count() * max(1, each)
+            else:
+                jobs = 1
             jobs = max(1, min(jobs, len(self.specs)))
         return jobs, self.request.threads or max(1, cores // jobs)
 
@@ -123,8 +134,7 @@ class Plan:
         kernel = request.attention
         if kernel == "auto":
             bf16 = rules["precision"] == "bf16"
-            shape = _shape(self.specs[0])
-            kernel = speed.attention(shape, rules["batch_size"], bf16, self.device, threads)
+            kernel = speed.attention(self.shape, rules["batch_size"], bf16, self.device, threads)
         return Machine(
             self.device,
             threads,
@@ -235,7 +245,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
     rules = _resolve(rules_of, backbone.name, device)
     # a checkpoint or an image size that does not fit: now, not in every run
     on_disk = backbone if backbone.path else replace(backbone, checkpoint=weights.RANDOM)
-    weights.build(on_disk, rules["image_size"])
+    shape = weights.build(on_disk, rules["image_size"]).shape
     specs = [
         RunSpec(
             suite=suite.name,
@@ -267,6 +277,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
         notes=_subsets(tasks, sizes, rules),
         done=[record for record in done.values() if record],
         sizes=sizes,
+        shape=shape,
     )
 
 
@@ -391,24 +402,17 @@ def _subsets(
     ]
 
 
-def _fit_in_memory(spec: RunSpec) -> int:
-    """How many runs fit side by side: weights, optimiser and activations of full fine-tuning."""
+def _memory() -> int:
+    """Bytes of this machine."""
     try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
-        memory = 8 * 2**30  # not told on Windows
-    shape = _shape(spec)
-    tokens = shape.grid[0] * shape.grid[1] + shape.num_prefix_tokens
+        return 8 * 2**30  # not told on Windows
+
+
+def _fit(memory: int, shape: Shape, rules: Mapping[str, Any]) -> int:
+    """How many runs fit side by side: weights, optimiser and activations of full fine-tuning."""
+    tokens = shape.num_tokens
     per_token = shape.depth * (16 * shape.dim + 4 * shape.num_heads * tokens)  # kept for backward
-    activations = 4 * spec.rules["batch_size"] * tokens * per_token
+    activations = 4 * rules["batch_size"] * tokens * per_token
     return int(0.6 * memory / (5e8 + 16 * shape.num_parameters + activations))
-
-
-def _shape(spec: RunSpec) -> Shape:
-    return _shape_of(spec.backbone.name, spec.rules["image_size"])
-
-
-@functools.cache
-def _shape_of(backbone: str, image_size: int) -> Shape:
-    shape: Shape = weights.build(weights.BackboneSpec(backbone, weights.RANDOM), image_size).shape
-    return shape

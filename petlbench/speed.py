@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench import experiment, weights
+from petlbench import experiment, method, weights
 from petlbench.backbone import Shape
 from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
@@ -147,6 +147,23 @@ _ATTENTION: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 def _step(kernel: Callable[..., Tensor], *inputs: Tensor) -> None:
     kernel(*inputs).sum().backward()  # type: ignore[no-untyped-call]
+
+
+def runs_per_gpu(spec: RunSpec) -> int:
+    """How many runs like `spec` share a GPU: one if it computes at a fifth of its peak or more.
+
+    Decided on convpass, whatever the methods: a choice must not depend on a method that breaks.
+    """
+    spec = replace(spec, method=method.specify("convpass"))
+
+    def measure() -> int:
+        rate = measure_speed(spec, Machine("cuda", attention="fused"))
+        dtype = torch.bfloat16 if spec.rules["precision"] == "bf16" else torch.float32
+        share = flops(spec)[0] / rate.training / matrix_rate("cuda", dtype, 8192)
+        return max(1, min(4, int(0.4 / share)))
+
+    question = _question(spec, Machine("cuda", attention="fused"))
+    return int(remembered(question | {"what": "runs per gpu"}, measure))
 
 
 # -- rates ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petlbench.errors import RunError
+from petlbench.errors import RunError, out_of_memory
 
 
 def learning_rate(step: int, steps_per_epoch: int, rules: dict[str, Any]) -> float:
@@ -110,8 +110,8 @@ def backward(
                 share.backward()  # type: ignore[no-untyped-call]
                 loss += share.detach()
             return loss, parts
-        except torch.OutOfMemoryError:
-            if parts >= len(labels):
+        except RuntimeError as error:
+            if parts >= len(labels) or not out_of_memory(error):
                 raise
         for parameter in trainable:  # outside the handler, which holds the failed graph
             parameter.grad = None

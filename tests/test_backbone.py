@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from timm.layers import SwiGLUPacked
+from timm.layers import DropPath, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import Block as TimmBlock
@@ -20,6 +21,7 @@ from timm.models.vision_transformer import (
 )
 from torch import Tensor, nn
 
+from petlbench import method
 from petlbench.backbone import (
     Backbone,
     Block,
@@ -362,3 +364,172 @@ def test_load_trained_refuses_other_shapes(number: int) -> None:
     stored = {name: p.detach() for name, p in trained_parameters(adapted(2, number)).items()}
     with pytest.raises(UsageError, match=r"head\.weight"):
         load_trained(model, stored)
+
+
+# -- stages --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_stages_in_two_parts_are_the_whole(model: str) -> None:
+    backbone = Backbone(timm_vit(**MODELS[model]))
+    backbone.prepare(5)
+    whole = backbone(images())
+    for stage in range(DEPTH + 3):
+        assert torch.equal(backbone(backbone.encode(images(), stop=stage), stage), whole)
+
+
+def no_change(backbone: Backbone) -> None:
+    """Only the head trains."""
+
+
+def drop_path_of_the_second(backbone: Backbone) -> None:
+    list(backbone.blocks)[1].mlp.drop_path = DropPath(0.2)
+
+
+def site_without_parameters(backbone: Backbone) -> None:
+    list(backbone.blocks)[2].attn.before.append(nn.Dropout(0.0))
+
+
+def delta(backbone: Backbone) -> None:
+    list(backbone.blocks)[1].attn.linear("qkv").deltas.append(nn.Identity())
+
+
+def dropout_behind_the_embedding(backbone: Backbone) -> None:
+    backbone.vit.pos_drop.p = 0.1
+
+
+def last_block(backbone: Backbone) -> None:
+    list(backbone.blocks)[-1].requires_grad_(True)
+
+
+def final_norm(backbone: Backbone) -> None:
+    backbone.vit.norm.bias.requires_grad_(True)
+
+
+def cls_token(backbone: Backbone) -> None:
+    backbone.vit.cls_token.requires_grad_(True)
+
+
+FROZEN: dict[Callable[[Backbone], None], int] = {
+    no_change: DEPTH + 2,
+    drop_path_of_the_second: 2,
+    site_without_parameters: 3,
+    delta: 2,
+    dropout_behind_the_embedding: 0,
+    last_block: DEPTH,
+    final_norm: DEPTH + 1,
+    cls_token: 0,
+}
+
+
+@pytest.mark.parametrize("change", FROZEN, ids=lambda change: change.__name__)
+def test_frozen_stages(change: Callable[[Backbone], None]) -> None:
+    """As many as expected; and what they give needs no gradient and no random number."""
+    backbone = Backbone(timm_vit())
+    backbone.prepare(5)
+    change(backbone)
+    assert backbone.frozen_stages() == FROZEN[change]
+    features = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        features.append(backbone.train().encode(images(), stop=backbone.frozen_stages()))
+    assert torch.equal(*features) and not features[0].requires_grad
+    backbone.eval()
+    assert torch.equal(features[0], backbone.encode(images(), stop=backbone.frozen_stages()))
+
+
+def kept_bytes(backbone: Backbone) -> int:
+    """Bytes that autograd keeps for the backward pass, parameters aside."""
+    kept: dict[int, int] = {}
+    parameters = {p.data_ptr() for p in backbone.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in parameters:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        backbone(images(8)).sum()
+    return sum(kept.values())
+
+
+def test_nothing_is_kept_before_the_first_trainable_module() -> None:
+    def trains(first: int) -> int:
+        backbone = Backbone(timm_vit()).train()
+        backbone.prepare(5)
+        for block in list(backbone.blocks)[first:]:
+            block.requires_grad_(True)
+        return kept_bytes(backbone)
+
+    *each, head = (trains(first) for first in range(DEPTH + 1))
+    assert head == 8 * 7 * DIM * 4  # the head's input, a view of the last tokens
+    steps = [more - less for more, less in zip(each, [*each[1:], head], strict=True)]
+    assert all(step > 8 * 7 * DIM * 4 * 5 for step in steps)  # each block keeps several tokens
+    assert max(steps) < 1.2 * min(steps)
+
+
+# -- how it is computed --------------------------------------------------------------------------
+
+
+def gradients(backbone: Backbone, bf16: bool = False) -> tuple[Tensor, list[Tensor]]:
+    """Logits and the gradients of what trains, in training mode with the same random draws."""
+    torch.manual_seed(4)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        logits = backbone.train()(images(4))
+    trained = list(trained_parameters(backbone).values())
+    return logits, list(torch.autograd.grad(logits.float().sin().sum(), trained))
+
+
+def adapted_by(name: str) -> Backbone:
+    backbone = Backbone(timm_vit(drop_path_rate=0.3))
+    torch.manual_seed(5)
+    backbone.prepare(5)
+    method.load(name)().attach(backbone)
+    for parameter in trained_parameters(backbone).values():
+        nn.init.normal_(parameter, std=0.1)
+    return backbone
+
+
+@pytest.mark.parametrize("name", ["convpass", "lora", "bitfit", "linear", "vpt", "full"])
+def test_storing_frozen_weights_in_bf16_is_what_autocast_does(name: str) -> None:
+    """The same bits, forward and backward."""
+    plain, stored = adapted_by(name), adapted_by(name)
+    stored.store_frozen(torch.bfloat16)
+    frozen = {n for n, p in stored.named_parameters() if p.dtype == torch.bfloat16}
+    assert not frozen & trained_parameters(stored).keys()
+    weights = {n for n, p in stored.named_parameters() if n.endswith("fc1.weight")}
+    assert weights <= frozen or name == "full"
+    assert not any("qkv.weight" in n for n in frozen) or name != "lora"
+    for ours, theirs in zip(*(gradients(each, bf16=True) for each in (stored, plain)), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["convpass", "lora", "vpt", "full"])
+def test_bf16_is_near_fp32(name: str) -> None:
+    logits, of_fp32 = gradients(adapted_by(name))
+    half = adapted_by(name)
+    half.store_frozen(torch.bfloat16)
+    low, of_bf16 = gradients(half, bf16=True)
+    torch.testing.assert_close(low, logits, rtol=0.05, atol=0.05)
+    a, b = (torch.cat([g.flatten() for g in each]) for each in (of_bf16, of_fp32))
+    assert torch.nn.functional.cosine_similarity(a, b, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("name", ["convpass", "lora", "vpt", "full"])
+def test_recomputing_changes_no_bit_and_keeps_less(name: str) -> None:
+    plain, again = adapted_by(name), adapted_by(name)
+    again.recompute = True
+    for ours, theirs in zip(*(gradients(each) for each in (again, plain)), strict=True):
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.equal(a, b)
+    assert kept_bytes(again) < 0.5 * kept_bytes(plain)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_compiled_blocks_are_the_same_formula() -> None:
+    plain, compiled = adapted_by("convpass").eval(), adapted_by("convpass").eval()
+    compiled.compile_blocks()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images()), plain(images()), rtol=1e-5, atol=1e-5)

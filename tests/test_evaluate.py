@@ -75,3 +75,28 @@ def test_bf16_is_used_where_asked() -> None:
     for bf16 in (False, True):
         predict(Model(12, 3), pixels(3, size=2), NORMALISE, bf16)
     assert kinds == [torch.float32, torch.bfloat16]
+
+
+class Small(nn.Module):
+    """More than `most` images are too many for it."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most, self.sizes = most, list[int]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.sizes.append(len(images))
+        if len(images) > self.most:
+            raise torch.OutOfMemoryError("simulated")
+        return images.flatten(1)[:, :3]
+
+
+def test_a_batch_that_does_not_fit_is_halved() -> None:
+    images = pixels(CPU_BATCH * 2 + 5, size=2)
+    model = Small(most=CPU_BATCH // 3)
+    predictions = predict(model, images, NORMALISE)
+    assert torch.equal(predictions, predict(Small(most=1000), images, NORMALISE))
+    quarter = CPU_BATCH // 4
+    assert model.sizes == [CPU_BATCH, CPU_BATCH // 2] + [quarter] * 8 + [5]
+    with pytest.raises(torch.OutOfMemoryError, match="simulated"):
+        predict(Small(most=0), images, NORMALISE)

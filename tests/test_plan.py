@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -295,14 +296,23 @@ def test_workers_share_the_cores(
 ) -> None:
     made = planned(todo, **request_)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
-    monkeypatch.setattr(plan, "_fit_in_memory", lambda spec: fit)
+    monkeypatch.setattr(plan, "_fit", lambda *_: fit)
     assert made.workers() == expected
 
 
-def test_one_worker_per_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("measured", "fit", "expected"), [(1, 99, 3), (4, 99, 12), (4, 2, 6), (2, 0, 3)]
+)
+def test_workers_share_the_gpus(
+    monkeypatch: pytest.MonkeyPatch, measured: int, fit: int, expected: int
+) -> None:
     made = replace(planned(20), device="cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
-    assert made.workers()[0] == 3
+    memory = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
+    monkeypatch.setattr(speed, "runs_per_gpu", lambda spec: measured)
+    monkeypatch.setattr(plan, "_fit", lambda *_: fit)
+    assert made.workers()[0] == expected
     assert replace(made, device="mps").workers()[0] == 1
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from petlbench import protocol
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
-from petlbench.train import learning_rate
+from petlbench.train import backward, learning_rate
 from petlbench.train import train as train_on
 
 CPU = torch.device("cpu")
@@ -206,3 +206,85 @@ def test_a_huge_learning_rate_is_noticed() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Linear(8, 8), nn.Linear(8, 2))
     with pytest.raises(RunError, match=r"of epoch 1 \(learning rate 9\.7e\+29\)"):
         train(model, *data(), rules(learning_rate=1e30), 0)
+
+
+# -- memory --------------------------------------------------------------------------------------
+
+
+class Small(nn.Module):
+    """A classifier without random numbers for which more than `most` images are too many."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.layer, self.most = nn.Linear(6, 4).double(), most
+        self.sizes: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            torch.empty(2**60)  # really out of memory
+        logits: Tensor = self.layer(x)
+        return logits
+
+
+def gradient(model: nn.Module, count: int, parts: int) -> tuple[Tensor, Tensor, int]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 6, generator=generator, dtype=torch.float64)
+    labels = torch.arange(count) % 4
+    model.zero_grad()
+    trainable = list(model.parameters())
+    loss, parts = backward(model, x, labels, trainable, bf16=False, parts=parts)
+    return loss, torch.cat([p.grad.flatten() for p in trainable if p.grad is not None]), parts
+
+
+@given(count=st.integers(1, 20), parts=st.integers(1, 20))
+def test_parts_of_a_batch_give_its_gradient(count: int, parts: int) -> None:
+    torch.manual_seed(1)
+    model = Small(most=count)
+    loss, whole, _ = gradient(model, count, 1)
+    again, summed, same = gradient(model, count, parts)
+    assert same == parts
+    torch.testing.assert_close(again, loss, rtol=1e-6, atol=1e-7)  # cross-entropy is in fp32
+    torch.testing.assert_close(summed, whole, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("count", "most", "expected"), [(12, 12, 1), (12, 6, 2), (12, 5, 4)])
+def test_a_batch_that_does_not_fit_is_taken_in_parts(count: int, most: int, expected: int) -> None:
+    torch.manual_seed(1)
+    model = Small(most)
+    loss, found, parts = gradient(model, count, 1)
+    assert parts == expected and max(model.sizes[-expected:]) <= most
+    model.most = count
+    exact, whole, _ = gradient(model, count, 1)
+    torch.testing.assert_close(loss, exact, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_the_number_of_parts_is_kept() -> None:
+    """Found once: later batches do not run out of memory first."""
+    torch.manual_seed(1)
+    model = Small(most=4)
+    inputs = torch.randn(24, 6, dtype=torch.float64)
+    labels = torch.arange(24) % 4
+    _, parts = train_on(model, model, inputs, labels, rules(batch_size=8, epochs=2), 0)
+    assert parts == 2
+    assert model.sizes == [8] + [4] * 12
+
+
+def test_a_single_image_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="memory"):
+        gradient(Small(most=0), 8, 1)
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("of a GPU"), RuntimeError("another")])
+def test_only_lack_of_memory_is_answered_by_parts(error: RuntimeError) -> None:
+    calls = []
+
+    class Fails(Small):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(len(x))
+            raise error
+
+    with pytest.raises(RuntimeError, match=str(error)):
+        gradient(Fails(most=0), 4, 1)
+    assert calls == ([4, 2, 1] if isinstance(error, torch.OutOfMemoryError) else [4])
