@@ -53,7 +53,6 @@ def run(*, progress: bool | None = None, **request: Any) -> Comparison:
 
 def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     """Run what is still to do of `plan`, then rank and plot."""
-    from petlbench import plot
     from petlbench.errors import UsageError
     from petlbench.execute import execute as execute_runs
     from petlbench.progress import Display
@@ -75,6 +74,8 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
                 "make room, then type the same command."
             ) from error
         if any(row.rank is not None for row in board.rows):
+            from petlbench import plot  # only now: it takes a second to import
+
             files.append(store.folder / "params_vs_accuracy.png")
             plot.params_vs_accuracy(board, files[-1])
     failed = sum(status == "failed" for status in outcome.values())

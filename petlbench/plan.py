@@ -6,7 +6,7 @@ import functools
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,8 +244,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
     backbone = weights.specify(request.backbone or suite.backbone, checkpoint)
     rules = _resolve(rules_of, backbone.name, device)
     # a checkpoint or an image size that does not fit: now, not in every run
-    on_disk = backbone if backbone.path else replace(backbone, checkpoint=weights.RANDOM)
-    shape = weights.build(on_disk, rules["image_size"]).shape
+    shape = weights.shape(backbone, rules["image_size"])
     specs = [
         RunSpec(
             suite=suite.name,

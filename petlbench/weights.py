@@ -10,13 +10,17 @@ from __future__ import annotations
 import hashlib
 import re
 import zipfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from petlbench.errors import UsageError, unknown
 from petlbench.mini import ARCHITECTURE
+
+if TYPE_CHECKING:
+    from petlbench.backbone import Shape
 
 EMBEDDED = "vit_mini"
 RANDOM = "random"
@@ -138,11 +142,28 @@ def create(name: str, image_size: int, drop_path: float = 0.0) -> Any:
         ) from error
 
 
+def shape(spec: BackboneSpec, image_size: int) -> Shape:
+    """Facts of the backbone at that image size; refuses what does not fit.
+
+    A checkpoint on this machine is loaded and so found to fit; nothing is downloaded.
+    """
+    import torch
+
+    if spec.path is None:
+        with torch.device("meta"):
+            return build(BackboneSpec(spec.name, RANDOM), image_size).shape  # type: ignore[no-any-return]
+    return build(spec, image_size).shape  # type: ignore[no-any-return]
+
+
 def build(spec: BackboneSpec, image_size: int, drop_path: float = 0.0) -> Any:
     """A `petlbench.backbone.Backbone` with its weights loaded, ready for `prepare` and `attach`."""
+    import torch
+
     from petlbench.backbone import Backbone, require_plain
 
-    model = create(spec.name, image_size, drop_path)
+    # weights that a checkpoint replaces need not be drawn, which takes seconds
+    with nullcontext() if spec.checkpoint == RANDOM else torch.device("meta"):
+        model = create(spec.name, image_size, drop_path)
     try:
         require_plain(model)
     except UsageError as error:
@@ -217,7 +238,7 @@ def load_checkpoint(model: Any, path: Path) -> list[str]:
             if keys
         ]
         raise UsageError(f"{path.name} does not fit this backbone: {'; '.join(told)}.")
-    model.load_state_dict(state)
+    model.load_state_dict(state, assign=True)
     return left_out
 
 
