@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -19,6 +19,7 @@ from petlbench.spec import RunSpec
 from petlbench.store import Store
 
 ELSEWHERE = "elsewhere"
+T = TypeVar("T")
 
 
 def execute(
@@ -46,24 +47,33 @@ def execute(
 
 
 def _run_all(specs: Sequence[RunSpec], store: Store, machine: Machine, wait: bool) -> Any:
-    jobs = machine.jobs
-    if jobs == 1 or len(specs) <= 1:
+    if machine.jobs == 1 or len(specs) <= 1:
         for spec in specs:
             yield _run_one(spec, store, machine, wait)
         return
+    yield from side_by_side(
+        [(_run_one, (spec, store, machine, wait)) for spec in specs], machine.jobs, machine.threads
+    )
+
+
+def side_by_side(
+    calls: Sequence[tuple[Callable[..., T], tuple[Any, ...]]], jobs: int, threads: int
+) -> Iterator[T]:
+    """What the calls give, in the order in which `jobs` worker processes finish them.
+
+    The workers stay for the next time. Raises UsageError if one of them dies.
+    """
     import joblib
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    # loky replaces a worker whose memory has grown and says so; nothing is lost
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
     with joblib.parallel_config(
-        "loky", inner_max_num_threads=machine.threads, initializer=_ignore_interrupt
+        "loky", inner_max_num_threads=threads, initializer=_ignore_interrupt
     ):
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        # loky replaces a worker whose memory has grown and says so; nothing is lost
-        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         try:
-            yield from parallel(
-                joblib.delayed(_run_one)(spec, store, machine, wait) for spec in specs
-            )
+            yield from parallel(joblib.delayed(call)(*arguments) for call, arguments in calls)
         except TerminatedWorkerError as error:
             raise UsageError(
                 "a worker process died, most likely for lack of memory. Finished runs are "

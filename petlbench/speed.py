@@ -22,12 +22,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench import experiment, method, weights
+from petlbench import __version__, experiment, method, weights
 from petlbench.backbone import Shape
 from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError
 from petlbench.evaluate import predict
+from petlbench.execute import side_by_side
 from petlbench.experiment import Machine
 from petlbench.spec import RunSpec
 from petlbench.store import Record, write_text
@@ -86,6 +87,7 @@ def _hardware(device: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name(device) if device.startswith("cuda") else None,
         "torch": torch.__version__,
+        "petlbench": __version__,
     }
 
 
@@ -180,37 +182,38 @@ def measure(specs: Iterable[RunSpec], machine: Machine) -> dict[str, Speed]:
 
     Raises UsageError naming a method that cannot be trained.
     """
-    first = {spec.method.label: spec for spec in reversed(list(specs))}
-    asked = list(reversed(first.values()))
-    # every worker of a device is kept busy, as it will be in the sweep
-    jobs = _side_by_side(machine)
-    repeated = asked * -(-jobs // len(asked)) if asked else []
+    first: dict[str, RunSpec] = {}
+    for spec in specs:
+        first.setdefault(spec.method.label, spec)
+    if not first:
+        return {}
+    devices = torch.cuda.device_count() if machine.device == "cuda" else 1
+    jobs = -(-machine.jobs // devices)  # runs that share one device
+    # every worker is kept busy, as it will be in the sweep
+    calls = [(_try, (spec, machine)) for spec in first.values()] * -(-jobs // len(first))
     if jobs == 1:
-        measured = [_try(spec, machine) for spec in repeated]
+        measured = [call(*arguments) for call, arguments in calls]
     else:
-        import joblib
-
-        with joblib.parallel_config("loky", inner_max_num_threads=machine.threads):
-            calls = (joblib.delayed(_try)(spec, machine) for spec in repeated)
-            measured = list(joblib.Parallel(n_jobs=jobs)(calls))
+        measured = list(side_by_side(calls, jobs, machine.threads))
     found = {}
-    for spec, speed in zip(repeated, measured, strict=True):
+    for label, speed in measured:
+        spec = first[label]
         if isinstance(speed, str):
             raise UsageError(
-                f"{spec.method.label} cannot be trained on {spec.backbone.name}: {speed}\n"
+                f"{label} cannot be trained on {spec.backbone.name}: {speed}\n"
                 f"See: petlbench check {spec.method.reference}"
             )
         remember(_question(spec, machine), asdict(speed))
-        found[spec.method.label] = speed
+        found[label] = speed
     return found
 
 
-def _try(spec: RunSpec, machine: Machine) -> Speed | str:
-    """The speed, or the error in one line: not every exception survives the way from a worker."""
+def _try(spec: RunSpec, machine: Machine) -> tuple[str, Speed | str]:
+    """The method's speed, or the error in one line: not every exception can leave a worker."""
     try:
-        return measure_speed(spec, machine)
+        return spec.method.label, measure_speed(spec, machine)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        return spec.method.label, f"{type(error).__name__}: {error}"
 
 
 def _question(spec: RunSpec, machine: Machine) -> dict[str, Any]:
@@ -224,12 +227,6 @@ def _question(spec: RunSpec, machine: Machine) -> dict[str, Any]:
         "method": [spec.method.name, spec.method.source, spec.method.config],
         "rules": {name: spec.rules[name] for name in rules},
     }
-
-
-def _side_by_side(machine: Machine) -> int:
-    """Runs at a time that share one device."""
-    devices = torch.cuda.device_count() if machine.device == "cuda" else 1
-    return -(-machine.jobs // devices)
 
 
 def measure_speed(spec: RunSpec, machine: Machine) -> Speed:

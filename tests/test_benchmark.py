@@ -25,7 +25,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(speed, "measure_speed", measure)
     monkeypatch.setattr(speed, "matrix_rate", lambda *_: 1e12)
     monkeypatch.setattr(speed, "attention", lambda *_: "explicit")
-    monkeypatch.setattr(speed, "_side_by_side", lambda machine: 1)  # no other processes
+    # no other processes
+    monkeypatch.setattr(
+        speed, "side_by_side", lambda calls, *_: [call(*given) for call, given in calls]
+    )
     return labels
 
 

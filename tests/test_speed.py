@@ -142,7 +142,22 @@ def test_a_method_is_measured_as_it_runs(monkeypatch: pytest.MonkeyPatch, name: 
 def test_workers_measure_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "SECONDS", 0.1)
     found = speed.measure(specs("linear", "vpt"), Machine(jobs=2))
-    assert list(found) == ["linear", "vpt"]
+    assert found.keys() == {"linear", "vpt"}
+
+
+def test_every_worker_is_kept_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three workers and two methods: four measurements, of which the last of each counts."""
+    rates = itertools.count(1.0)
+    monkeypatch.setattr(speed, "measure_speed", lambda *_: Speed(0, 0, next(rates), 0))
+    monkeypatch.setattr(
+        speed, "side_by_side", lambda calls, *_: [call(*given) for call, given in calls]
+    )
+    found = speed.measure(specs("linear", "vpt"), Machine(jobs=3))
+    assert sorted(rate.training for rate in found.values()) == [3.0, 4.0]
+
+
+def test_nothing_to_measure() -> None:
+    assert speed.measure([], Machine(jobs=2)) == {}
 
 
 def test_a_method_that_breaks_is_named(tmp_path: Path) -> None:
