@@ -170,10 +170,12 @@ class Backbone(nn.Module):
     def store_frozen(self, dtype: torch.dtype) -> None:
         """Keep frozen weights as autocast to `dtype` would cast them anew in every step.
 
-        Only where nothing but a matrix product or convolution can read them: a layer with deltas
-        stays as it is, since a method may compute with its weight.
+        Only where nothing but a matrix product or convolution can read them: not what a method
+        has attached, and not a layer with deltas, whose weight a method may compute with.
         """
-        for module in self.modules():
+        sites = [module for module in self.modules() if isinstance(module, nn.ModuleList)]
+        attached = {module for site in sites for module in site.modules()}
+        for module in set(self.modules()) - attached:
             plain = isinstance(module, (nn.Linear, nn.Conv2d)) and not getattr(module, "deltas", ())
             for parameter in module.parameters(recurse=False) if plain else ():
                 if not parameter.requires_grad:

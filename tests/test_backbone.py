@@ -506,6 +506,16 @@ def test_storing_frozen_weights_in_bf16_is_what_autocast_does(name: str) -> None
             assert torch.equal(a, b)
 
 
+def test_what_a_method_keeps_frozen_stays_as_it_is() -> None:
+    """As in VeRA: a frozen random projection, with which a method may do what it likes."""
+    backbone = adapted_by("linear")
+    projection = nn.Linear(DIM, DIM).requires_grad_(False)
+    next(backbone.blocks).mlp.after.append(projection)
+    backbone.store_frozen(torch.bfloat16)
+    assert projection.weight.dtype == torch.float32
+    assert next(backbone.blocks).mlp.linear("fc1").weight.dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("name", ["convpass", "lora", "vpt", "full"])
 def test_bf16_is_near_fp32(name: str) -> None:
     logits, of_fp32 = gradients(adapted_by(name))
