@@ -53,6 +53,7 @@ def run(*, progress: bool | None = None, **request: Any) -> Comparison:
 
 def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     """Run what is still to do of `plan`, then rank and plot."""
+    from petlbench.data import cache
     from petlbench.errors import UsageError
     from petlbench.execute import execute as execute_runs
     from petlbench.progress import Display
@@ -60,6 +61,7 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     store = plan.store
     outcome: dict[str, str] = {}
     if plan.todo:
+        cache.require_writable()
         display = Display(store.claims, len(plan.todo), progress)
         outcome = execute_runs(plan.todo, store, plan.machine, display)
     board = board_of(store, plan.specs[0].fingerprint, plan.request.suite)

@@ -55,10 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"petlbench: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print(
-            "\npetlbench: interrupted. Finished runs are recorded; the same command goes on.",
-            file=sys.stderr,
-        )
+        running = "run" in (sys.argv[1:2] if arguments is None else arguments[:1])
+        kept = " Finished runs are recorded; the same command goes on." if running else ""
+        print(f"\npetlbench: interrupted.{kept}", file=sys.stderr)
         sys.stdout.flush()
         code = 130
     sys.exit(code)
@@ -90,8 +89,13 @@ def make_parser() -> Parser:
     for name, text in (
         ("run", "run a comparison; what is recorded already is not run again"),
         ("plan", "show what `run` with the same arguments would do, and how long it would take"),
+        ("benchmark", "how fast this machine is, and what that means in hours for each suite"),
     ):
-        _add_request(commands.add_parser(name, help=text, description=text))
+        command = commands.add_parser(name, help=text, description=text)
+        _add_request(command, "every suite" if name == "benchmark" else "mini")
+        if name != "run":
+            text = "measure again what this machine remembers of its speed"
+            command.add_argument("--fresh", action="store_true", help=text)
 
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", metavar="|".join(LISTS))
@@ -111,20 +115,20 @@ def make_parser() -> Parser:
         "-o", "--output", type=Path, metavar="FILE", help=".png, .pdf or .svg by extension"
     )
 
-    text = "how fast this machine is, and what that means in hours for each suite"
-    benchmark = commands.add_parser("benchmark", help=text, description=text)
-    _add_request(benchmark)
-    benchmark.add_argument("--fresh", action="store_true", help="measure again what is remembered")
-
     check = commands.add_parser("check", help="is a method sound? seconds, on tiny models")
     check.add_argument("methods", nargs="+", metavar="METHOD", help="a file, or a method's name")
     return parser
 
 
-def _add_request(parser: argparse.ArgumentParser) -> None:
+def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
     add = parser.add_argument
-    add("--plan", type=Path, metavar="FILE", help="read these options from a TOML file")
-    add("--suite", help="default: mini")
+    add(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file: suite, methods, seeds, ..., [settings]",
+    )
+    add("--suite", help=f"default: {suite}")
     add("--tasks", type=_names, metavar="A,B", help="default: all of the suite")
     add("--methods", type=_names, metavar="A,B", help="names or ./file.py")
     add("--backbone", metavar="NAME", help="a timm vision transformer (default: the suite's)")
@@ -134,7 +138,7 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=_whole, metavar="N", help="run seeds 0..N-1")
     add("--image-size", metavar="PX", help="short for --set protocol.image_size=PX")
     add("--epochs", metavar="N", help="short for --set protocol.epochs=N")
-    add("--precision", metavar="P", help="auto, fp32 or bf16")
+    add("--precision", metavar="P", help="short for --set protocol.precision=P: auto, fp32 or bf16")
     add(
         "--set",
         action="append",
@@ -146,9 +150,10 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
     add("--device", metavar="D", help="auto, cpu, cuda or mps")
     add("--jobs", type=_whole, metavar="N", help="runs at a time (default: what fits)")
     add("--threads", type=_whole, metavar="N", help="CPU threads per run")
-    add("--attention", metavar="A", help="explicit or fused kernel (default: the faster one here)")
-    add("--recompute", action="store_true", default=None, help="less memory, same result, slower")
-    add("--compile", action="store_true", default=None, help="compile the blocks (torch.compile)")
+    add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
+    flag: dict[str, Any] = {"action": "store_true", "default": None}
+    add("--recompute", **flag, help="activations twice: less memory, same result, a third slower")
+    add("--compile", **flag, help="torch.compile: a minute more at the start of every process")
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
 
 
@@ -236,12 +241,12 @@ def _next_command(plan: Plan, arguments: Sequence[str]) -> str:
 def plan(options: argparse.Namespace) -> None:
     made = _make_plan(options)
     console = _console()
-    _print_plan(made, console, measure=True)
+    _print_plan(made, console, measure=True, fresh=options.fresh)
     from rich.table import Table
 
     todo = {spec.key for spec in made.todo}
     tasks = list(dict.fromkeys(spec.task for spec in made.specs))
-    table = Table(title="runs done / all, per method and task", title_justify="left")
+    table = Table(title="runs done / all", title_justify="left")
     for column in ("method", *tasks):
         table.add_column(column)
     for label in dict.fromkeys(spec.method.label for spec in made.specs):
@@ -253,32 +258,24 @@ def plan(options: argparse.Namespace) -> None:
     console.print(table)
 
 
-def _print_plan(plan: Plan, console: Console, measure: bool = False) -> None:
+def _print_plan(plan: Plan, console: Console, measure: bool = False, fresh: bool = False) -> None:
+    from petlbench.benchmark import duration, manner
+
     first, done = plan.specs[0], len(plan.specs) - len(plan.todo)
     failed = f" ({plan.failed} failed before)" if plan.failed else ""
     with _status("measuring how fast the methods are here", measure):
-        wall, source = plan.wall_seconds(measure)
+        wall, source = plan.wall_seconds(measure, fresh)
     lines = [
         f"{first.suite}: {len(plan.specs)} runs, {done} done, {len(plan.todo)} to go{failed}",
         f"backbone {first.backbone.name} ({first.backbone.checkpoint[:12]}), protocol "
-        f"{first.protocol}, fingerprint {first.fingerprint}, device {plan.device}",
+        f"{first.protocol}, fingerprint {first.fingerprint}",
     ]
-    if plan.todo and wall is None:
-        lines.append(
-            f"how long: petlbench plan, with the same options; results in {plan.store.folder}"
-        )
-    elif plan.todo and wall is not None:
-        lines.append(
-            f"estimated time {_duration(wall)}, from {source}; results in {plan.store.folder}"
-        )
+    if plan.todo:
+        lines.append(f"{manner(plan)}; results in {plan.store.folder}")
+        told = f"{duration(wall)}, from {source}" if wall else "see petlbench plan"
+        lines.append(f"estimated time: {told}")
     for line in lines + plan.notes:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def listing(options: argparse.Namespace) -> None:
@@ -429,6 +426,7 @@ def benchmark(options: argparse.Namespace) -> None:
         for row in measured.rows:
             table.add_row(*row.cells())
         console.print(table)
+    console.print(benchmark.EXPLAINED, markup=False, highlight=False, soft_wrap=True)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -463,9 +461,13 @@ def _status(text: str, show: bool = True) -> AbstractContextManager[Any]:
 def _console() -> Console:
     from rich.console import Console
 
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:  # `petlbench plan | head` ends quietly, see main
+            raise BrokenPipeError
+
     # a pipe has no width: do not let the table wrap at 80 columns there
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 120)
-    return Console(width=width)
+    return Quiet(width=width)
 
 
 COMMANDS: dict[str, Any] = {

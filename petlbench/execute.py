@@ -76,8 +76,8 @@ def side_by_side(
             yield from parallel(joblib.delayed(call)(*arguments) for call, arguments in calls)
         except TerminatedWorkerError as error:
             raise UsageError(
-                "a worker process died, most likely for lack of memory. Finished runs are "
-                "recorded; type the same command to go on, with fewer workers: --jobs 1."
+                "a worker process died, for lack of memory or by a method's own doing. Finished "
+                "runs are recorded; type the same command to go on, with fewer workers: --jobs 1."
             ) from error
 
 

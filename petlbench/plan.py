@@ -146,18 +146,19 @@ class Plan:
             request.compile,
         )
 
-    def wall_seconds(self, measure: bool = False) -> tuple[float | None, str]:
-        """Estimated time of what is to do, and what the estimate rests on.
+    def wall_seconds(self, measure: bool = False, fresh: bool = False) -> tuple[float | None, str]:
+        """Estimated time of what is to do, start-up included, and what the estimate rests on.
 
         Recorded runs of a method tell its speed, or this machine remembers it; what nothing is
-        known of is measured for a second or two each, or else the time is None.
+        known of is measured for a few seconds each, or else the time is None. `fresh` measures
+        again what is remembered.
         """
         if not self.todo:
             return 0.0, ""
         from petlbench import speed
 
         machine = self.machine
-        rates = speed.known(self.todo, machine)
+        rates = {} if fresh else speed.known(self.todo, machine)
         done: dict[str, list[Record]] = {}
         for record in self.done:
             done.setdefault(record["spec"]["method"]["label"], []).append(record)
@@ -171,7 +172,8 @@ class Plan:
         for spec in self.todo:
             training, test = self.sizes[spec.task]
             costs.append(rates[spec.method.label].run(training, spec.rules["epochs"], test))
-        wall = speed.makespan(costs, machine.jobs) + (speed.startup() if machine.jobs > 1 else 0)
+        starts = 1 if machine.jobs == 1 else 2  # of this process, and of its workers
+        wall = speed.makespan(costs, machine.jobs) + starts * speed.startup()
         source = [f"{len(self.done)} recorded runs"] if self.done else []
         if any(spec.method.label not in done for spec in self.todo):
             source.append("speeds measured on this machine")
@@ -189,7 +191,8 @@ def request_from_file(path: Path, changes: Mapping[str, Any]) -> Request:
     known = {f.name: f.type for f in fields(Request)}
     for key, value in values.items():
         if key not in known:
-            raise unknown(f"key in plan file {path}", key, known)
+            hint = "A field of the protocol goes under [settings.protocol]."
+            raise unknown(f"key in plan file {path}", key, known, hint)
         kinds = _KINDS.get(key, str)
         if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
             wanted = {

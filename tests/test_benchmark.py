@@ -47,7 +47,7 @@ def test_rows_follow_from_speeds_and_flops(measured: list[str]) -> None:
     assert row.testing_flops == pytest.approx(2000 * testing)
     assert row.cells()[4] == f"{500 * training / 1e12:.0%}"
     # 5 tasks x 3 seeds, 400 training images in 10 epochs, 500 test images
-    assert row.hours * 3600 == pytest.approx(15 * (1 + 400 * 10 * 0.002 + 500 * 0.0005))
+    assert row.seconds == pytest.approx(15 * (1 + 400 * 10 * 0.002 + 500 * 0.0005))
     assert "5 tasks, 3 seeds" in found.subject[0] and "fp32" in found.subject[1]
 
 
@@ -63,7 +63,7 @@ def test_two_workers_are_twice_as_fast() -> None:
     request = {"methods": ["linear"], "threads": 1}
     one, two = (benchmark.measure(sketch(**request, jobs=jobs)) for jobs in (1, 2))
     assert two.rows[0].training == pytest.approx(2 * one.rows[0].training)
-    assert two.rows[0].hours == pytest.approx(one.rows[0].hours * 3 / 5)  # 5 runs: 3 and 2
+    assert two.rows[0].seconds == pytest.approx(one.rows[0].seconds * 3 / 5)  # 5 runs: 3 and 2
 
 
 def test_the_command_needs_neither_data_nor_weights(cli: CLI) -> None:
@@ -89,3 +89,10 @@ def test_a_wrong_kernel_is_refused(cli: CLI) -> None:
 )
 def test_three_digits(value: float, text: str) -> None:
     assert benchmark._three(value) in (text, text.replace("1,234", "1,235"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (600, "10 min"), (7200, "2.0 h")]
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert benchmark.duration(seconds) == text

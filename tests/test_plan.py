@@ -102,7 +102,7 @@ def test_what_is_recorded_is_not_to_do(small: dict[str, Any]) -> None:
     seconds, source = made.wall_seconds()
     record = made.done[0]
     spent = sum(record[f"{part}_seconds"] for part in ("setup", "train", "test"))
-    assert seconds == pytest.approx(spent)
+    assert seconds == pytest.approx(spent + speed.startup())  # remembered
     assert source == "1 recorded runs"
     whole = plan.make(Request(**small))
     assert whole.todo == [] and whole.wall_seconds() == (0.0, "")
@@ -130,16 +130,27 @@ def test_time_is_unknown_until_measured(monkeypatch: pytest.MonkeyPatch) -> None
         return speed.Speed(setup=1.0, once=0.01, training=0.001, testing=0.0001)
 
     monkeypatch.setattr(speed, "measure_speed", measure)
+    monkeypatch.setattr(speed, "startup", lambda: 5.0)
     request = {"tasks": ["digits", "scene_count"], "methods": ["linear", "lora"], "jobs": 1}
     made = make(**request)
     assert made.wall_seconds() == (None, "")
     seconds, source = made.wall_seconds(measure=True)
     # 400 training images once and in 10 epochs, 500 test images
-    assert seconds == pytest.approx(4 * (1.0 + 400 * (0.01 + 10 * 0.001) + 500 * 0.0001))
+    assert seconds == pytest.approx(5 + 4 * (1 + 400 * (0.01 + 10 * 0.001) + 500 * 0.0001))
     assert source == "speeds measured on this machine"
     assert asked == ["linear", "lora"]
     assert make(**request).wall_seconds() == (seconds, source)  # remembered
     assert asked == ["linear", "lora"]
+    make(**request).wall_seconds(measure=True, fresh=True)
+    assert asked == ["linear", "lora"] * 2
+
+
+def test_the_start_of_workers_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "startup", lambda: 5.0)
+    monkeypatch.setattr(speed, "known", lambda *_: {"linear": speed.Speed(1.0, 0, 0, 0)})
+    request = {"tasks": ["digits"], "methods": ["linear"], "seeds": 4}
+    assert make(**request, jobs=1).wall_seconds()[0] == pytest.approx(5 + 4)
+    assert make(**request, jobs=2).wall_seconds()[0] == pytest.approx(2 * 5 + 2)
 
 
 # Arguments

@@ -51,6 +51,24 @@ def cache_folder() -> Path:
     return Path(folder).expanduser()
 
 
+def require_writable() -> None:
+    """Find out before a sweep, not in each of its runs."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> UsageError:
+    return UsageError(
+        f"the image cache {folder} cannot be used: {error}. "
+        "Point PETLBENCH_CACHE at a folder with space."
+    )
+
+
 def load(
     split: Split,
     size: int,
@@ -76,10 +94,7 @@ def load(
             assert opened is not None
             pixels, digest = opened
     except OSError as error:
-        raise UsageError(
-            f"the image cache {folder} cannot be used: {error}. "
-            "Point PETLBENCH_CACHE at a folder with space."
-        ) from error
+        raise _unusable(folder, error) from error
     identity = hashlib.sha256(digest.encode() + split.labels.tobytes()).hexdigest()
     return Images(pixels, split.labels, identity, split.describe)
 
