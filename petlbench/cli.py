@@ -152,7 +152,7 @@ def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
     add("--threads", type=_whole, metavar="N", help="CPU threads per run")
     add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
     flag: dict[str, Any] = {"action": "store_true", "default": None}
-    add("--recompute", **flag, help="activations twice: less memory, same result, a third slower")
+    add("--recompute", **flag, help="activations twice: less memory, same result, slower")
     add("--compile", **flag, help="torch.compile: a minute more at the start of every process")
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
 
