@@ -69,10 +69,7 @@ def measure(plan: Plan, fresh: bool = False) -> Benchmark:
     rows = []
     for label in dict.fromkeys(spec.method.label for spec in plan.specs):
         rate, specs = rates[label], [spec for spec in plan.specs if spec.method.label == label]
-        costs = []
-        for spec in specs:
-            images, tested = plan.sizes[spec.task]
-            costs.append(rate.run(images, spec.rules["epochs"], tested))
+        costs = [plan.seconds(spec, rate) for spec in specs]
         training_flops, testing_flops = speed.flops(specs[0])
         training, testing = machine.jobs / rate.training, machine.jobs / rate.testing
         rows.append(

@@ -19,6 +19,7 @@ from petlbench.task import Suite, Task, load_suite
 if TYPE_CHECKING:
     from petlbench.backbone import Shape
     from petlbench.experiment import Machine
+    from petlbench.speed import Speed
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 KEEP = ("all", "predictions", "none")
@@ -146,6 +147,11 @@ class Plan:
             request.compile,
         )
 
+    def seconds(self, spec: RunSpec, rate: Speed) -> float:
+        """What one run costs at that speed."""
+        training, test = self.sizes[spec.task]
+        return rate.run(training, spec.rules["epochs"], test)
+
     def wall_seconds(self, measure: bool = False, fresh: bool = False) -> tuple[float | None, str]:
         """Estimated time of what is to do, start-up included, and what the estimate rests on.
 
@@ -168,10 +174,7 @@ class Plan:
             rates |= speed.measure(unknown, machine)
         if any(spec.method.label not in rates for spec in self.todo):
             return None, ""
-        costs = []
-        for spec in self.todo:
-            training, test = self.sizes[spec.task]
-            costs.append(rates[spec.method.label].run(training, spec.rules["epochs"], test))
+        costs = [self.seconds(spec, rates[spec.method.label]) for spec in self.todo]
         starts = 1 if machine.jobs == 1 else 2  # of this process, and of its workers
         wall = speed.makespan(costs, machine.jobs) + starts * speed.startup()
         source = [f"{len(self.done)} recorded runs"] if self.done else []
