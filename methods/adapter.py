@@ -53,11 +53,12 @@ class Adapter(Method):
     def attach(self, backbone: Backbone) -> None:
         for block in backbone.blocks:
             block.mlp.after.append(
-                Bottleneck(backbone.shape.dim, self.hidden, self.dropout, self.init == "zero_up")
+                Bottleneck(block.shape.dim, self.hidden, self.dropout, self.init == "zero_up")
             )
 
     def num_trainable(self, shape: Shape) -> int:
-        return shape.depth * (2 * self.hidden * shape.dim + self.hidden + shape.dim)
+        h = self.hidden
+        return sum(2 * h * block.dim + h + block.dim for block in shape.blocks)
 
     def identity_at_init(self) -> bool:
         return self.init == "zero_up"

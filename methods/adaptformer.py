@@ -49,8 +49,9 @@ class AdaptFormer(Method):
     def attach(self, backbone: Backbone) -> None:
         for block in backbone.blocks:
             block.mlp.parallel_residual.append(
-                Bottleneck(backbone.shape.dim, self.hidden, self.scale, self.dropout)
+                Bottleneck(block.shape.dim, self.hidden, self.scale, self.dropout)
             )
 
     def num_trainable(self, shape: Shape) -> int:
-        return shape.depth * (2 * self.hidden * shape.dim + self.hidden + shape.dim)
+        h = self.hidden
+        return sum(2 * h * block.dim + h + block.dim for block in shape.blocks)

@@ -17,6 +17,11 @@ class BitFit(Method):
     embedding, as in the "bias" baseline of VPT (arXiv:2203.12119).
     """
 
+    merges = True  # in place
+
+    def require(self, shape: Shape) -> None:
+        pass  # any model has biases
+
     def attach(self, backbone: Backbone) -> None:
         for bias in biases(backbone):
             bias.requires_grad_(True)

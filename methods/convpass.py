@@ -9,7 +9,8 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, Branch, Shape
+from petlbench.backbone import Backbone, BlockShape, Branch, Shape
+from petlbench.errors import UsageError
 from petlbench.method import Method, setting
 
 
@@ -25,7 +26,13 @@ class ConvBypass(nn.Module):
     """
 
     def __init__(
-        self, shape: Shape, hidden: int, scale: float, dropout: float, drop_path: float, init: str
+        self,
+        shape: BlockShape,
+        hidden: int,
+        scale: float,
+        dropout: float,
+        drop_path: float,
+        init: str,
     ) -> None:
         super().__init__()
         self.down = nn.Linear(shape.dim, hidden)
@@ -47,8 +54,8 @@ class ConvBypass(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         u = quick_gelu(self.down(z))  # (B, N, h)
         prefix, patches = u[:, : self.prefix], u[:, self.prefix :]
-        height, width = self.grid
-        patches = patches.transpose(1, 2).reshape(len(u), -1, height, width)  # -> (B, h, H, W)
+        assert self.grid is not None
+        patches = patches.transpose(1, 2).unflatten(2, self.grid)  # -> (B, h, H, W)
         patches = self.conv(patches).flatten(2).transpose(1, 2)  # -> (B, H * W, h)
         prefix = nn.functional.linear(prefix, self.conv.weight[:, :, 1, 1], self.conv.bias)
         u = quick_gelu(torch.cat([prefix, patches], dim=1))
@@ -74,19 +81,24 @@ class Convpass(Method):
 
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0), "init": ("xavier", "identity")}
 
+    def require(self, shape: Shape) -> None:
+        super().require(shape)
+        if any(block.grid is None for block in shape.blocks):
+            raise UsageError("a text has no grid on which to convolve.")
+
     def attach(self, backbone: Backbone) -> None:
         for block in backbone.blocks:
             for branch in block.branches:
-                branch.parallel.append(self.bypass(branch, backbone.shape))
+                branch.parallel.append(self.bypass(branch, block.shape))
 
-    def bypass(self, branch: Branch, shape: Shape) -> ConvBypass:
+    def bypass(self, branch: Branch, shape: BlockShape) -> ConvBypass:
         """A new module for `branch`, with the branch's own drop-path rate."""
         rate = branch.drop_path_rate
         return ConvBypass(shape, self.hidden, self.scale, self.dropout, rate, self.init)
 
     def num_trainable(self, shape: Shape) -> int:
-        return 2 * shape.depth * self.num_per_bypass(shape)
+        return sum(2 * self.num_per_bypass(block) for block in shape.blocks)
 
-    def num_per_bypass(self, shape: Shape) -> int:
-        h, d = self.hidden, shape.dim
+    def num_per_bypass(self, block: BlockShape) -> int:
+        h, d = self.hidden, block.dim
         return (h * d + h) + (9 * h * h + h) + (h * d + d)

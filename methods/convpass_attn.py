@@ -17,7 +17,7 @@ class ConvpassAttn(Convpass):
 
     def attach(self, backbone: Backbone) -> None:
         for block in backbone.blocks:
-            block.attn.parallel.append(self.bypass(block.attn, backbone.shape))
+            block.attn.parallel.append(self.bypass(block.attn, block.shape))
 
     def num_trainable(self, shape: Shape) -> int:
-        return shape.depth * self.num_per_bypass(shape)
+        return sum(self.num_per_bypass(block) for block in shape.blocks)

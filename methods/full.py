@@ -12,6 +12,11 @@ from petlbench.method import Method
 class Full(Method):
     """Full fine-tuning: every parameter of the backbone trains, embeddings included."""
 
+    merges = True  # in place
+
+    def require(self, shape: Shape) -> None:
+        pass  # any model will do
+
     def attach(self, backbone: Backbone) -> None:
         backbone.requires_grad_(True)
 

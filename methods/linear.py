@@ -16,6 +16,11 @@ class Linear(Method):
     training scripts leave it on (rate 0.1), which adds noise to the features of the probe.
     """
 
+    merges = True  # nothing is added
+
+    def require(self, shape: Shape) -> None:
+        pass  # any model will do
+
     def attach(self, backbone: Backbone) -> None:
         backbone.drop_path_off()
 

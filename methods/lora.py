@@ -47,6 +47,8 @@ class LoRA(Method):
 
     search = {"rank": (1, 4, 8, 16, 32)}
 
+    merges = True
+
     def attach(self, backbone: Backbone) -> None:
         for block in backbone.blocks:
             qkv = block.attn.linear("qkv")
@@ -58,4 +60,5 @@ class LoRA(Method):
             )
 
     def num_trainable(self, shape: Shape) -> int:
-        return shape.depth * 2 * (2 * shape.dim * self.rank)
+        ends = (block.linears["qkv"] for block in shape.blocks)
+        return sum(2 * self.rank * (inputs + outputs // 3) for inputs, outputs in ends)

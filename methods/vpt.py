@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, Shape
+from petlbench.backbone import Backbone, BlockShape, Shape
+from petlbench.errors import UsageError
 from petlbench.method import Method, setting
 
 
@@ -16,16 +17,16 @@ class Prompts(nn.Module):
     """p learned tokens P put after the prefix tokens, in place of `replaces` earlier ones.
 
     [cls; P'; patches] -> [cls; P; patches]: (B, N, D) -> (B, N - replaces + p, D). Prompts have
-    no position embedding. Initialisation: uniform(-v, v), v = sqrt(6 / (3 * patch area + D)).
+    no position embedding. Initialisation: uniform(-bound, bound).
     """
 
-    def __init__(self, tokens: int, replaces: int, dropout: float, shape: Shape) -> None:
+    def __init__(
+        self, tokens: int, replaces: int, dropout: float, block: BlockShape, bound: float
+    ) -> None:
         super().__init__()
-        height, width = shape.patch_size
-        bound = math.sqrt(6 / (3 * height * width + shape.dim))
-        self.prompts = nn.Parameter(torch.empty(tokens, shape.dim).uniform_(-bound, bound))
+        self.prompts = nn.Parameter(torch.empty(tokens, block.dim).uniform_(-bound, bound))
         self.dropout = nn.Dropout(dropout)
-        self.prefix = shape.num_prefix_tokens
+        self.prefix = block.num_prefix_tokens
         self.replaces = replaces
 
     def forward(self, x: Tensor) -> Tensor:
@@ -46,12 +47,23 @@ class WithoutPrompts(nn.Module):
 
 
 def attach_prompts(backbone: Backbone, tokens: int, dropout: float, deep: bool) -> None:
-    """Prompts before the first block or before every one; no drop-path in the encoder."""
+    """Prompts before the first block or before every one; no drop-path in the encoder.
+
+    They start within sqrt(6 / (3 * patch area + D)), D the width of the embedding.
+    """
     backbone.drop_path_off()
-    blocks = list(backbone.blocks)
+    blocks = backbone.blocks
+    height, width = backbone.shape.patch_size
+    bound = math.sqrt(6 / (3 * height * width + blocks[0].shape.dim))
     for i, block in enumerate(blocks if deep else blocks[:1]):
-        block.tokens.append(Prompts(tokens, tokens if i else 0, dropout, backbone.shape))
-    blocks[-1].out.append(WithoutPrompts(tokens, backbone.shape.num_prefix_tokens))
+        block.tokens.append(Prompts(tokens, tokens if i else 0, dropout, block.shape, bound))
+    last = blocks[-1]
+    last.mlp.out.append(WithoutPrompts(tokens, last.shape.num_prefix_tokens))
+
+
+def require_images(shape: Shape) -> None:
+    if any(block.grid is None for block in shape.blocks):
+        raise UsageError("prompts would move the token at which a text tower is read.")
 
 
 @dataclass(frozen=True)
@@ -68,11 +80,15 @@ class VPT(Method):
 
     search = {"tokens": (1, 5, 10, 50, 100)}
 
+    def require(self, shape: Shape) -> None:
+        super().require(shape)
+        require_images(shape)
+
     def attach(self, backbone: Backbone) -> None:
         attach_prompts(backbone, self.tokens, self.dropout, deep=True)
 
     def num_trainable(self, shape: Shape) -> int:
-        return shape.depth * self.tokens * shape.dim
+        return sum(self.tokens * block.dim for block in shape.blocks)
 
     def identity_at_init(self) -> bool:
         return False

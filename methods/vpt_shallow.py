@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from petlbench.backbone import Backbone, Shape
 from petlbench.method import Method, setting
-from petlbench.methods.vpt import attach_prompts
+from petlbench.methods.vpt import attach_prompts, require_images
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,15 @@ class VPTShallow(Method):
 
     search = {"tokens": (1, 5, 10, 50, 100, 200)}
 
+    def require(self, shape: Shape) -> None:
+        super().require(shape)
+        require_images(shape)
+
     def attach(self, backbone: Backbone) -> None:
         attach_prompts(backbone, self.tokens, self.dropout, deep=False)
 
     def num_trainable(self, shape: Shape) -> int:
-        return self.tokens * shape.dim
+        return self.tokens * shape.blocks[0].dim
 
     def identity_at_init(self) -> bool:
         return False

@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import json
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import timm.layers
 import torch
 from safetensors.torch import load_file, save_file
+from timm.models.convnext import ConvNeXt
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, load_trained, trained_parameters
-from petlbench.method import Method
+from petlbench.backbone import Backbone, load_stored, stored_tensors, trained_parameters
+from petlbench.backbones import adopt
+from petlbench.errors import UsageError
+from petlbench.method import Batches, Method
 
 CLASSES = 5
+ROUNDING = 1e-5  # of fp32, on logits of order one
 
 # Each differs from the first in what methods tend to take for granted.
-MODELS: dict[str, dict[str, Any]] = {
-    "[cls] token": dict(img_size=32, patch_size=8),
-    "registers and LayerScale": dict(img_size=32, patch_size=8, reg_tokens=4, init_values=0.1),
-    "other patch and image size": dict(img_size=(36, 24), patch_size=6),
-    "mean pooling, no [cls]": dict(
-        img_size=16, patch_size=4, class_token=False, global_pool="avg", fc_norm=True
+VIT = dict(embed_dim=32, depth=3, num_heads=2)
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "[cls] token": partial(VisionTransformer, **VIT, img_size=32, patch_size=8),
+    "registers and LayerScale": partial(
+        VisionTransformer, **VIT, img_size=32, patch_size=8, reg_tokens=4, init_values=0.1
     ),
+    "other patch and image size": partial(
+        VisionTransformer, **VIT, img_size=(36, 24), patch_size=6
+    ),
+    "mean pooling, no [cls]": partial(
+        VisionTransformer,
+        **VIT,
+        img_size=16,
+        patch_size=4,
+        class_token=False,
+        global_pool="avg",
+        fc_norm=True,
+    ),
+    "CLIP image tower": partial(
+        VisionTransformer,
+        **VIT,
+        img_size=32,
+        patch_size=8,
+        pre_norm=True,
+        act_layer=timm.layers.QuickGELU,
+    ),
+    "Swin": partial(
+        SwinTransformer,
+        img_size=32,
+        patch_size=2,
+        embed_dim=16,
+        depths=(2, 2),
+        num_heads=(2, 4),
+        window_size=4,
+    ),
+    "ConvNeXt": partial(ConvNeXt, depths=(1, 1, 1, 1), dims=(8, 8, 16, 32)),
 }
 
 
@@ -49,6 +83,11 @@ def check(method: Method) -> Iterator[Finding]:
     Where the method cannot even attach and predict, nothing else is tried.
     """
     for name in MODELS:
+        try:
+            method.require(tiny(name).shape)
+        except UsageError as error:
+            yield Finding(name, "refused", True, str(error))
+            continue
         for claim, test in CLAIMS.items():
             try:
                 problem = test(method, name)
@@ -68,14 +107,12 @@ def _place(error: Exception, method: Method) -> str:
 
 
 def tiny(name: str) -> Backbone:
-    """A seeded random ViT of width 32 and depth 3 with a frozen encoder and a fresh head."""
+    """A seeded random model, 2 to 4 blocks of width 16 or 32, frozen, with a fresh head."""
     torch.manual_seed(0)
-    model = VisionTransformer(
-        embed_dim=32, depth=3, num_heads=2, num_classes=0, drop_path_rate=0.1, **MODELS[name]
-    )
+    model = MODELS[name](num_classes=0, drop_path_rate=0.1)  # type: ignore[call-arg]
     for parameter in model.parameters():  # no zeros or ones behind which an error could hide
         torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
-    backbone = Backbone(model)
+    backbone = adopt(model)
     backbone.prepare(CLASSES)
     return backbone
 
@@ -83,14 +120,19 @@ def tiny(name: str) -> Backbone:
 def adapted(method: Method, name: str) -> Backbone:
     backbone = tiny(name)
     method.attach(backbone)
+    method.calibrate(backbone, batches(backbone))
     return backbone
 
 
-def images(backbone: Backbone, count: int = 8) -> Tensor:
-    height, width = (
-        g * p for g, p in zip(backbone.shape.grid, backbone.shape.patch_size, strict=True)
-    )
-    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(1))
+def images(backbone: Backbone, count: int = 8, seed: int = 1) -> Tensor:
+    height, width = backbone.shape.image_size
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def batches(backbone: Backbone) -> Batches:
+    """Twenty random training images, for methods that look at some."""
+    pixels, labels = images(backbone, 20, seed=2), torch.arange(20) % CLASSES
+    return lambda size: zip(pixels.split(size), labels.split(size), strict=True)
 
 
 def _shape(method: Method, name: str) -> str:
@@ -104,7 +146,8 @@ def _identity(method: Method, name: str) -> str:
     with torch.no_grad():
         gap = (plain(images(plain)) - backbone(images(plain))).abs().max().item()
     if method.identity_at_init():
-        return "" if gap == 0 else f"declared an identity, but logits differ by up to {gap:.2g}"
+        same = gap < ROUNDING
+        return "" if same else f"declared an identity, but logits differ by up to {gap:.2g}"
     return "" if gap > 0 else "declared no identity, but the logits are those of the backbone"
 
 
@@ -118,9 +161,11 @@ def _count(method: Method, name: str) -> str:
 
 def _training(method: Method, name: str) -> str:
     backbone = tiny(name).train()
-    before = copy.deepcopy(backbone.state_dict())
+    before = tensors(backbone)
     method.attach(backbone)
-    before = {**copy.deepcopy(backbone.state_dict()), **before}  # attach may add, and not edit
+    method.calibrate(backbone, batches(backbone))
+    backbone.train()
+    before = {**tensors(backbone), **before}  # attach may add, and not edit
     trained = trained_parameters(backbone)
     if not trained.keys() >= {"head.weight", "head.bias"}:
         return "the head was frozen; it must train"
@@ -131,7 +176,7 @@ def _training(method: Method, name: str) -> str:
         loss = torch.nn.functional.cross_entropy(backbone(images(backbone)), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    after = backbone.state_dict()
+    after = tensors(backbone)
     # NaN is never equal to itself; torch.equal would call it moved
     broken = [n for n in trained if not torch.isfinite(after[n]).all()]
     moved = {n for n in after if not torch.equal(before[n], after[n])}
@@ -148,6 +193,11 @@ def _training(method: Method, name: str) -> str:
     return "; ".join(told)
 
 
+def tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters and buffers, each once however often it is shared."""
+    return {n: t.detach().clone() for n, t in (*model.named_parameters(), *model.named_buffers())}
+
+
 def _configuration(method: Method, name: str) -> str:
     stored = json.loads(json.dumps(asdict(method)))
     return "" if type(method)(**stored) == method else f"{stored} gives another method"
@@ -158,17 +208,37 @@ def _weights(method: Method, name: str) -> str:
     with torch.no_grad():
         for parameter in trained_parameters(backbone).values():
             parameter.add_(0.1 * torch.randn(parameter.shape))
-    tensors = {n: p.detach().contiguous() for n, p in trained_parameters(backbone).items()}
+    stored = {n: p.detach().contiguous() for n, p in stored_tensors(backbone).items()}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
-        save_file(tensors, file)
+        save_file(stored, file)
         loaded = load_file(file)
-    restored = adapted(method, name)
-    load_trained(restored, loaded)
+    restored = tiny(name)
+    method.attach(restored)  # training images are not there any more
+    load_stored(restored, loaded)
     with torch.no_grad():
         batch = images(backbone)
         same = torch.equal(backbone.eval()(batch), restored.eval()(batch))
     return "" if same else "the reloaded model predicts something else"
+
+
+def _merging(method: Method, name: str) -> str:
+    plain, backbone = tiny(name), adapted(method, name).eval()
+    with torch.no_grad():
+        for parameter in trained_parameters(backbone).values():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+        expected = backbone(images(backbone))
+        try:
+            method.merge(backbone)
+        except UsageError as error:
+            return f"declared to merge, but {error}" if method.merges else ""
+        if not method.merges:
+            return "declared not to merge, but it does"
+        gap = ((backbone(images(backbone)) - expected).abs().max() / expected.abs().max()).item()
+    names = {n for n, _ in plain.named_parameters()} ^ {n for n, _ in backbone.named_parameters()}
+    if names:
+        return f"parameters are not the backbone's: {', '.join(sorted(names)[:3])}"
+    return "" if gap < ROUNDING else f"merged, the logits differ by {gap:.2g} of the largest"
 
 
 CLAIMS: dict[str, Callable[[Method, str], str]] = {
@@ -176,6 +246,7 @@ CLAIMS: dict[str, Callable[[Method, str], str]] = {
     "starts as what `identity_at_init` declares": _identity,
     "trains as many parameters as declared": _count,
     "two AdamW steps move every trainable tensor and no frozen one": _training,
+    "merges into the backbone's weights, or says that it does not": _merging,
     "its settings survive JSON": _configuration,
     "its trained weights survive disk": _weights,
 }

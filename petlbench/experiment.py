@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +30,7 @@ from petlbench.data import cache
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
 from petlbench.evaluate import outputs, predict
+from petlbench.method import Batches
 from petlbench.spec import RunSpec
 from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
@@ -126,6 +127,8 @@ def measure(
             "see: petlbench check"
         )
 
+    normalise = Normalise(rules["mean"], rules["std"], device)
+    method.calibrate(model, batches(training, normalise))
     setup_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
     fitted = fit(
@@ -142,14 +145,14 @@ def measure(
     test = images(rules["test_split"])
     on_progress(f"testing on {len(test.labels)} images")
     begin = time.perf_counter()
-    bf16, normalise = rules["precision"] == "bf16", Normalise(rules["mean"], rules["std"], device)
+    bf16 = rules["precision"] == "bf16"
     predictions = predict(model, torch.from_numpy(test.pixels), normalise, bf16).numpy()
     measured = {
         "test": {"correct": int((predictions == test.labels).sum()), "total": len(test.labels)},
         "test_reads": reads[rules["test_split"]],
         "parameters": {"trainable": trainable, "head": head},
         "checkpoint_keys_left_out": model.left_out,
-        "stored_bytes": sum(p.numel() * p.element_size() for p in trained.values()),
+        "stored_bytes": method.stored_bytes(backbone.stored_tensors(model)),
         "setup_seconds": round(setup_seconds, 4),
         "train_seconds": round(train_seconds, 4),
         "test_seconds": round(time.perf_counter() - begin, 4),
@@ -167,7 +170,8 @@ def measure(
         )
         artifacts[".predictions.npz"] = buffer.getvalue()
     if machine.keep == "all":
-        tensors = {name: p.detach().cpu().contiguous() for name, p in trained.items()}
+        kept = backbone.stored_tensors(model)
+        tensors = {name: p.detach().cpu().contiguous() for name, p in kept.items()}
         artifacts[".safetensors"] = save(tensors, {"spec": json.dumps(spec.as_dict())})
     return measured, artifacts
 
@@ -188,6 +192,18 @@ def prepare(spec: RunSpec, machine: Machine) -> backbone.Backbone:
         model.compile_blocks()
     model.to(machine.device)
     return model
+
+
+def batches(split: cache.Images, normalise: Normalise) -> Batches:
+    """What a method may look at before training: images in the order of their list."""
+
+    def of(size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(split.labels), size):
+            pixels = torch.from_numpy(split.pixels[start : start + size])
+            labels = torch.from_numpy(split.labels[start : start + size])
+            yield normalise(pixels), labels.to(normalise.device)
+
+    return of
 
 
 @dataclass(frozen=True)
@@ -212,11 +228,14 @@ def fit(
     normalise = Normalise(rules["mean"], rules["std"], device)
     inputs, stages = resident(pixels, device), model.frozen_stages()
     forward: Callable[[Tensor], Tensor] = lambda images: model(normalise(images))  # noqa: E731
-    tokens = 1 if stages > model.shape.depth + 1 else model.shape.num_tokens
-    if stages > 1 and 4 * len(pixels) * tokens * model.shape.dim <= FEATURES_AT_MOST:
-        frozen = partial(model.eval().encode, stop=stages)
+
+    def frozen(images: Tensor) -> Tensor:
+        encode = partial(model.eval().encode, stop=stages)
         bf16 = rules["precision"] == "bf16"
-        inputs = outputs(lambda images: frozen(normalise(images)), inputs, device, bf16)
+        return outputs(lambda batch: encode(normalise(batch)), images, device, bf16)
+
+    if stages > 1 and frozen(inputs[:1]).nbytes * len(pixels) <= FEATURES_AT_MOST:
+        inputs = frozen(inputs)
         forward = partial(model, start=stages)
     else:  # an embedding alone is not worth the memory
         stages = 0

@@ -16,14 +16,21 @@ import sys
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from petlbench import settings
 from petlbench.errors import RunError, UsageError, unknown
 from petlbench.settings import setting as setting  # re-exported for method authors
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
     from petlbench.backbone import Backbone, Shape
+
+# Normalised training images (B, 3, H, W) and their labels (B,), in batches of that size.
+Batches: TypeAlias = "Callable[[int], Iterator[tuple[Tensor, Tensor]]]"
 
 ENTRY_POINTS = "petlbench.methods"
 
@@ -40,12 +47,30 @@ class Method:
     search: ClassVar[dict[str, tuple[Any, ...]]] = {}
     """The values an equal-budget search may draw from, per hyperparameter."""
 
+    merges: ClassVar[bool] = False
+    """Whether `merge` leaves exactly the backbone's parameters, and the same function."""
+
     def __post_init__(self) -> None:
         settings.check(self, type(self).__module__.rsplit(".", 1)[-1])
+
+    def require(self, shape: Shape) -> None:
+        """Raise UsageError, with the reason, where the method makes no sense. Asked before a run.
+
+        By default a method needs transformer blocks.
+        """
+        if not shape.blocks:
+            raise UsageError(f"{shape.family} has no transformer blocks to attach to.")
 
     def attach(self, backbone: Backbone) -> None:
         """Add modules to the sites of `backbone`, in place."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it attaches")
+
+    def calibrate(self, backbone: Backbone, batches: Batches) -> None:
+        """Look at training images, after `attach` and before training; by default does nothing.
+
+        What it finds goes into buffers of the attached modules, which are stored with the
+        trained weights. It must leave every parameter of the backbone as it was.
+        """
 
     def num_trainable(self, shape: Shape) -> int:
         """Trainable parameters without the head, in closed form."""
@@ -54,6 +79,17 @@ class Method:
     def identity_at_init(self) -> bool:
         """Whether the adapted backbone, before training, computes exactly what it did frozen."""
         return True
+
+    def merge(self, backbone: Backbone) -> None:
+        """Fold what is attached into the backbone's own weights, in place.
+
+        Raises UsageError where the backbone has no parameter that could take it up.
+        """
+        backbone.merge()
+
+    def stored_bytes(self, trained: dict[str, Tensor]) -> int:
+        """Bytes that one task needs beside the backbone, given what is stored (head included)."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in trained.values())
 
 
 @dataclass(frozen=True)

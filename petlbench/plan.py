@@ -251,6 +251,11 @@ def make(request: Request, sketch: bool = False) -> Plan:
     rules = _resolve(rules_of, backbone.name, device)
     # a checkpoint or an image size that does not fit: now, not in every run
     shape = weights.shape(backbone, rules["image_size"])
+    for spec in methods:
+        try:
+            spec.build().require(shape)
+        except UsageError as error:
+            raise UsageError(f"method {spec.label} does not fit {backbone.name}: {error}") from None
     specs = [
         RunSpec(
             suite=suite.name,
@@ -417,7 +422,9 @@ def _memory() -> int:
 
 def _fit(memory: int, shape: Shape, rules: Mapping[str, Any]) -> int:
     """How many runs fit side by side: weights, optimiser and activations of full fine-tuning."""
-    tokens = shape.num_tokens
-    per_token = shape.depth * (16 * shape.dim + 4 * shape.num_heads * tokens)  # kept for backward
-    activations = 4 * rules["batch_size"] * tokens * per_token
+    kept = (  # for the backward pass
+        block.num_tokens * (16 * block.dim + 4 * block.num_heads * block.attended)
+        for block in shape.blocks
+    )
+    activations = 4 * rules["batch_size"] * sum(kept)
     return int(0.6 * memory / (5e8 + 16 * shape.num_parameters + activations))

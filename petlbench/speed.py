@@ -117,7 +117,10 @@ def attention(shape: Shape, batch: int, bf16: bool, device: str, threads: int) -
     On a CPU the backward pass of the fused kernel is often the slower one. The usual choice
     stands unless the other is at least 10% faster.
     """
-    size = (batch, shape.num_heads, shape.num_tokens, shape.dim // shape.num_heads)
+    if not shape.blocks or shape.blocks[0].windowed:
+        return "explicit"  # windows are attended to explicitly
+    block = shape.blocks[0]
+    size = (batch, block.num_heads, block.num_tokens, block.dim // block.num_heads)
     question = {"what": "attention", "device": device, "threads": threads, "bf16": bf16}
 
     def measure() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import zipfile
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -44,12 +45,9 @@ NORMALISATIONS = {
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
 
-# The timm modules that define them.
-PLAIN = ("vision_transformer", "deit")
-
 # Parts of public checkpoints that are no part of the encoder: classifiers and pre-training heads.
 NOT_ENCODER = re.compile(
-    r"(head(_dist)?|fc|pre_logits(\.fc)?|classifier)\.(weight|bias)|mask_token"
+    r"(head(_dist)?|head\.fc|fc|pre_logits(\.fc)?|classifier)\.(weight|bias)|mask_token"
 )
 
 
@@ -93,13 +91,8 @@ def require_known(name: str) -> None:
     import timm
 
     if not timm.is_model(name):
-        known = [EMBEDDED, *BACKBONES, *timm.list_models(module="vision_transformer")]
+        known = [EMBEDDED, *BACKBONES, *timm.list_models()]
         raise unknown("backbone", name, known, "See: petlbench list backbones")
-    if not timm.models.is_model_in_modules(name, PLAIN):
-        raise UsageError(
-            f"backbone {name} is not a plain vision transformer; petlbench takes timm's vit_*, "
-            "deit_*, DINOv2 and CLIP image towers. See: petlbench list backbones"
-        )
     base, _, tag = name.partition(".")
     tags = [full.partition(".")[2] for full in timm.list_pretrained(base + "*")]
     if tag and name not in timm.list_pretrained(base + ".*"):
@@ -159,29 +152,30 @@ def build(spec: BackboneSpec, image_size: int, drop_path: float = 0.0) -> Any:
     """A `petlbench.backbone.Backbone` with its weights loaded, ready for `prepare` and `attach`."""
     import torch
 
-    from petlbench.backbone import Backbone, require_plain
+    from petlbench.backbones import adopt
 
     # weights that a checkpoint replaces need not be drawn, which takes seconds
     with nullcontext() if spec.checkpoint == RANDOM else torch.device("meta"):
         model = create(spec.name, image_size, drop_path)
-    try:
-        require_plain(model)
-    except UsageError as error:
-        raise UsageError(f"{spec.name}: {error}") from None
-    patch = model.patch_embed.patch_size
-    if image_size % patch[0] or image_size % patch[1]:
-        near = max(1, round(image_size / patch[0])) * patch[0]
-        raise UsageError(
-            f"--image-size {image_size} is not a multiple of the patch size {patch[0]} of "
-            f"{spec.name}; the nearest that is: {near}."
-        )
+    if spec.checkpoint != RANDOM and any(True for _ in model.buffers()):
+        model = create(spec.name, image_size, drop_path)  # no checkpoint has its buffers
     left_out: list[str] = []
     if spec.checkpoint != RANDOM:
         path = Path(spec.path) if spec.path else _hub_file(spec.name)
         if sha256(path) != spec.checkpoint:
             raise UsageError(f"{path} is not the file with SHA-256 {spec.checkpoint[:12]}...")
         left_out = load_checkpoint(model, path)
-    backbone = Backbone(model)
+    try:
+        backbone = adopt(model)
+    except UsageError as error:
+        raise UsageError(f"{spec.name}: {error}") from None
+    patch = backbone.shape.patch_size
+    if image_size % patch[0] or image_size % patch[1]:
+        near = max(1, round(image_size / patch[0])) * patch[0]
+        raise UsageError(
+            f"--image-size {image_size} is not a multiple of the patch size {patch[0]} of "
+            f"{spec.name}; the nearest that is: {near}."
+        )
     backbone.left_out = left_out
     return backbone
 
@@ -193,7 +187,6 @@ def load_checkpoint(model: Any, path: Path) -> list[str]:
     Raises UsageError naming the first missing, unexpected and misshapen tensors.
     """
     import torch
-    from timm.models.vision_transformer import checkpoint_filter_fn
 
     try:
         state = READERS[path.suffix](path, model)
@@ -209,15 +202,17 @@ def load_checkpoint(model: Any, path: Path) -> list[str]:
         raise UsageError(f"{path} does not hold a state dict of tensors.")
     state = {key.removeprefix("module."): value.float() for key, value in state.items()}
     patch = state.get("patch_embed.proj.weight")
-    wanted = model.patch_embed.proj.weight.shape
-    if patch is not None and patch.ndim == 4 and patch.shape != wanted:
+    wanted = model.state_dict().get("patch_embed.proj.weight")
+    if patch is not None and wanted is not None and patch.shape != wanted.shape:
         raise UsageError(
             f"{path.name} does not fit this backbone: patch_embed.proj.weight is "
-            f"{list(patch.shape)}, the backbone's is {list(wanted)}."
+            f"{list(patch.shape)}, the backbone's is {list(wanted.shape)}."
         )
     left_out = sorted(key for key in state if NOT_ENCODER.fullmatch(key))
     try:
-        state = checkpoint_filter_fn(state, model)
+        # each family of timm renames and resamples what its published checkpoints hold
+        family = sys.modules[type(model).__module__]
+        state = getattr(family, "checkpoint_filter_fn", lambda state, model: state)(state, model)
     except Exception as error:
         raise UsageError(f"{path.name} does not fit this backbone: {_one_line(error)}") from error
     state = {key: value for key, value in state.items() if not NOT_ENCODER.fullmatch(key)}

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 from timm.layers import DropPath, SwiGLUPacked
 from timm.models.deit import VisionTransformerDistilled
-from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import (
     DiffParallelScalingBlock,
@@ -26,10 +26,12 @@ from petlbench.backbone import (
     Backbone,
     Block,
     Branch,
-    load_trained,
-    require_plain,
+    load_stored,
     trained_parameters,
 )
+from petlbench.backbones import adopt
+from petlbench.backbones.other import Other
+from petlbench.backbones.vit import ViT
 from petlbench.errors import UsageError
 
 DIM, DEPTH, HEADS = 12, 3, 2
@@ -76,7 +78,7 @@ def test_equals_timm(model: str) -> None:
     wrapped = copy.deepcopy(original)
     head = wrapped.head
     parameters = {id(p) for p in wrapped.parameters()} - {id(p) for p in head.parameters()}
-    backbone = Backbone(wrapped)
+    backbone = adopt(wrapped)
     assert {id(p) for p in backbone.parameters()} == parameters
     backbone.head = head
     for training in (True, False):
@@ -100,18 +102,20 @@ def test_shape(model: str) -> None:
     original = timm_vit(**options)
     features = sum(p.numel() for p in original.parameters()) - (DIM * 5 + 5)
     named = [*original.named_parameters()]  # before wrapping, which drops the timm head
-    shape = Backbone(original).shape
-    assert (shape.dim, shape.depth, shape.num_heads, shape.mlp_hidden) == (DIM, DEPTH, HEADS, 24)
-    assert (shape.patch_size, shape.grid) == ((4, 4), (3, 2))
+    shape = adopt(original).shape
+    block = shape.blocks[0]
+    assert (block.dim, len(shape.blocks), block.num_heads) == (DIM, DEPTH, HEADS)
+    assert block.linears["fc1"] == (DIM, 24)
+    assert (shape.patch_size, shape.image_size, block.grid) == ((4, 4), (12, 8), (3, 2))
     prefix = int(options.get("class_token", True)) + options.get("reg_tokens", 0)
-    assert shape.num_prefix_tokens == prefix
+    assert block.num_prefix_tokens == prefix
     assert shape.num_parameters == features
     biases = [p for name, p in named if name.endswith(".bias") and not name.startswith("head.")]
     assert shape.num_biases == sum(p.numel() for p in biases)
 
 
 def test_explicit_attention_is_the_same_formula() -> None:
-    backbone = Backbone(timm_vit()).double().eval()
+    backbone = adopt(timm_vit()).double().eval()
     outputs = []
     for fused in (True, False):
         backbone.use_fused_attention(fused)
@@ -122,7 +126,7 @@ def test_explicit_attention_is_the_same_formula() -> None:
 
 def test_prepare() -> None:
     """Nothing trains but a fresh head, whose weights PyTorch draws by default."""
-    backbone = Backbone(timm_vit())
+    backbone = adopt(timm_vit())
     backbone.prepare(40)
     assert trained_parameters(backbone).keys() == {"head.weight", "head.bias"}
     assert backbone(images()).shape == (2, 40)
@@ -168,7 +172,7 @@ def block_and_timm_block() -> tuple[Block, TimmBlock, Tensor]:
     """The same block with sites and without, a drop-path of x 3, and an input (B, N, D)."""
     vit = timm_vit(init_values=0.1).double()
     original = copy.deepcopy(vit.blocks[1])
-    backbone = Backbone(vit)
+    backbone = adopt(vit)
     block = list(backbone.blocks)[1]
     for branch in block.branches:
         branch.drop_path = Times(3.0)
@@ -228,7 +232,7 @@ def test_block_sites() -> None:
     original.drop_path1 = original.drop_path2 = Times(3.0)
     first, second = Probe(1), Probe(2)
     block.tokens.extend([Repeat(), first])
-    block.out.extend([second, Repeat()])
+    block.mlp.out.extend([second, Repeat()])
     expected = Repeat()(second(original(first(Repeat()(x)))))
     assert expected.shape == (2, 9, DIM)
     torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
@@ -257,7 +261,7 @@ def test_deltas(name: str) -> None:
 @pytest.mark.parametrize("site", ["tokens", "out", "attn.before", "mlp.parallel"])
 def test_attached_parameters_train(site: str) -> None:
     """What is attached is a submodule: it trains by birth, moves with `.to` and is stored."""
-    backbone = Backbone(timm_vit())
+    backbone = adopt(timm_vit())
     backbone.prepare(2)
     backbone.get_submodule(f"vit.blocks.2.{site}").append(nn.Linear(DIM, DIM))
     names = trained_parameters(backbone).keys() - {"head.weight", "head.bias"}
@@ -273,14 +277,14 @@ def branches(backbone: Backbone) -> list[Branch]:
 
 def test_drop_path_ramp() -> None:
     """From 0 at the first block to the rate at the last, the same at both branches."""
-    rates = [branch.drop_path_rate for branch in branches(Backbone(timm_vit(drop_path_rate=0.4)))]
+    rates = [branch.drop_path_rate for branch in branches(adopt(timm_vit(drop_path_rate=0.4)))]
     assert rates == pytest.approx([0.0, 0.0, 0.2, 0.2, 0.4, 0.4])
-    assert {branch.drop_path_rate for branch in branches(Backbone(timm_vit()))} == {0.0}
+    assert {branch.drop_path_rate for branch in branches(adopt(timm_vit()))} == {0.0}
 
 
 def test_drop_path_off() -> None:
     """Training mode becomes deterministic, and equal to evaluation."""
-    backbone = Backbone(timm_vit(drop_path_rate=0.9))
+    backbone = adopt(timm_vit(drop_path_rate=0.9))
     evaluated = backbone(images(8))
     backbone.train()
     assert not torch.equal(backbone(images(8)), backbone(images(8)))
@@ -295,39 +299,33 @@ def test_drop_path_off() -> None:
 
 def test_refuses_other_classes() -> None:
     distilled = VisionTransformerDistilled(**TINY)
-    swin = SwinTransformer(
-        img_size=8,
-        patch_size=2,
-        window_size=2,
-        embed_dim=4,
-        depths=(1, 1),
-        num_heads=(1, 1),
-        num_classes=2,
-    )
-    for model in (distilled, swin, nn.Linear(2, 2)):
-        with pytest.raises(UsageError, match=f"{type(model).__name__} is not a plain"):
-            require_plain(model)
+    assert "not a plain VisionTransformer" in ViT.refuses(distilled)
+    with pytest.raises(UsageError, match="Linear is not a backbone .* no feature"):
+        adopt(nn.Linear(2, 2))
+    with pytest.raises(UsageError, match="BatchNorm"):
+        adopt(timm.create_model("resnet10t"))
 
 
 @pytest.mark.parametrize("block", [ResPostBlock, ParallelScalingBlock, DiffParallelScalingBlock])
 def test_refuses_other_blocks(block: type[nn.Module]) -> None:
-    with pytest.raises(UsageError, match=block.__name__):
-        Backbone(VisionTransformer(**TINY, block_fn=block))
+    """They are no plain blocks; as a whole they can still be probed or fine-tuned."""
+    model = VisionTransformer(**TINY, block_fn=block)
+    assert block.__name__ in ViT.refuses(model)
+    assert type(adopt(model)) is Other
 
 
 def test_refuses_a_wrapped_model() -> None:
     """Its blocks carry sites already."""
     vit = timm_vit()
-    Backbone(vit)
-    with pytest.raises(UsageError, match="Block"):
-        Backbone(vit)
+    adopt(vit)
+    assert "Block" in ViT.refuses(vit)
 
 
 # -- trained weights -----------------------------------------------------------------------------
 
 
 def adapted(seed: int, classes: int = 3) -> Backbone:
-    backbone = Backbone(timm_vit())
+    backbone = adopt(timm_vit())
     torch.manual_seed(seed)
     backbone.prepare(classes)
     for branch in branches(backbone):
@@ -340,7 +338,7 @@ def test_trained_weights_round_trip() -> None:
     stored = {name: p.detach().clone() for name, p in trained_parameters(trained).items()}
     assert len(stored) == 2 + 2 * 2 * DEPTH
     assert not torch.equal(trained(images()), other(images()))
-    load_trained(other, stored)
+    load_stored(other, stored)
     assert torch.equal(trained(images()), other(images()))
     assert trained_parameters(other).keys() == stored.keys()  # they still train
 
@@ -353,7 +351,7 @@ def test_load_trained_refuses() -> None:
     missing = {name: torch.zeros_like(p) for name, p in stored.items() if name != "head.bias"}
     for wrong in (missing, missing | {"head.bias": stored["head.bias"], "extra": torch.zeros(1)}):
         with pytest.raises(UsageError, match=r"head\.bias|extra"):
-            load_trained(model, wrong)
+            load_stored(model, wrong)
     assert torch.equal(model(images()), kept)
 
 
@@ -363,7 +361,7 @@ def test_load_trained_refuses_other_shapes(number: int) -> None:
     model = adapted(1, classes=3)
     stored = {name: p.detach() for name, p in trained_parameters(adapted(2, number)).items()}
     with pytest.raises(UsageError, match=r"head\.weight"):
-        load_trained(model, stored)
+        load_stored(model, stored)
 
 
 # -- stages --------------------------------------------------------------------------------------
@@ -371,7 +369,7 @@ def test_load_trained_refuses_other_shapes(number: int) -> None:
 
 @pytest.mark.parametrize("model", MODELS)
 def test_stages_in_two_parts_are_the_whole(model: str) -> None:
-    backbone = Backbone(timm_vit(**MODELS[model]))
+    backbone = adopt(timm_vit(**MODELS[model]))
     backbone.prepare(5)
     whole = backbone(images())
     for stage in range(DEPTH + 3):
@@ -425,7 +423,7 @@ FROZEN: dict[Callable[[Backbone], None], int] = {
 @pytest.mark.parametrize("change", FROZEN, ids=lambda change: change.__name__)
 def test_frozen_stages(change: Callable[[Backbone], None]) -> None:
     """As many as expected; and what they give needs no gradient and no random number."""
-    backbone = Backbone(timm_vit())
+    backbone = adopt(timm_vit())
     backbone.prepare(5)
     change(backbone)
     assert backbone.frozen_stages() == FROZEN[change]
@@ -456,7 +454,7 @@ def kept_bytes(backbone: Backbone) -> int:
 
 def test_nothing_is_kept_before_the_first_trainable_module() -> None:
     def trains(first: int) -> int:
-        backbone = Backbone(timm_vit()).train()
+        backbone = adopt(timm_vit()).train()
         backbone.prepare(5)
         for block in list(backbone.blocks)[first:]:
             block.requires_grad_(True)
@@ -482,7 +480,7 @@ def gradients(backbone: Backbone, bf16: bool = False) -> tuple[Tensor, list[Tens
 
 
 def adapted_by(name: str) -> Backbone:
-    backbone = Backbone(timm_vit(drop_path_rate=0.3))
+    backbone = adopt(timm_vit(drop_path_rate=0.3))
     torch.manual_seed(5)
     backbone.prepare(5)
     method.load(name)().attach(backbone)

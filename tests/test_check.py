@@ -13,7 +13,7 @@ from petlbench.backbone import Backbone, Shape
 from petlbench.check import CLAIMS, MODELS, check
 from petlbench.method import Method, setting
 
-SHAPE, IDENTITY, COUNT, TRAINING, CONFIGURATION, WEIGHTS = CLAIMS
+SHAPE, IDENTITY, COUNT, TRAINING, MERGING, CONFIGURATION, WEIGHTS = CLAIMS
 
 
 @pytest.mark.parametrize("name", method.builtin())
@@ -48,7 +48,7 @@ class Sound(Method):
 
     def attach(self, backbone: Backbone) -> None:
         for block in backbone.blocks:
-            block.mlp.parallel.append(self.module(backbone.shape.dim))
+            block.mlp.parallel.append(self.module(block.shape.dim))
 
     def num_trainable(self, shape: Shape) -> int:
         return shape.depth * 4 * shape.dim
@@ -163,7 +163,7 @@ class FreezesHead(Sound):
 class WrongShape(Sound):
     def attach(self, backbone: Backbone) -> None:
         super().attach(backbone)
-        backbone.head = nn.Linear(backbone.shape.dim, 7)
+        backbone.head = nn.Linear(block.shape.dim, 7)
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import proofs
 import pytest
 import torch
-from reference import methods as formulas
 from reference.vit import Vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from petlbench.backbone import Backbone, trained_parameters
+from petlbench.backbone import Backbone, is_attached, trained_parameters
+from petlbench.backbones.vit import ViT
+from petlbench.errors import UsageError
 from petlbench.method import load
 
 CLASSES = 3
@@ -51,31 +53,17 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 
-# Each method on every model, with settings that are not the default ...
-SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    ("full", {}),
-    ("bitfit", {}),
-    ("vpt", {"tokens": 3, "dropout": 0.5}),
-    ("vpt_shallow", {"tokens": 3}),
-    ("adapter", {"hidden": 3, "init": "zero_up"}),
-    ("adaptformer", {"hidden": 3, "scale": 10.0, "dropout": 0.5}),
-    ("lora", {"rank": 2, "alpha": 5.0}),
-    ("convpass", {"hidden": 3, "scale": 0.1, "init": "identity"}),
-    ("convpass_attn", {"hidden": 2, "scale": 10.0, "init": "identity"}),
-]
-# ... and on one model with the defaults, which the reference states a second time, and others.
-MORE: list[tuple[str, dict[str, Any]]] = [
-    *((method, {}) for method in formulas.BLOCKS),
-    ("lora", {"rank": 16, "alpha": 1.0, "dropout": 0.3}),
-    ("convpass", {"hidden": 1, "scale": -2.5}),
-]
+# Each method on every model with settings that are not the default, and on one model with the
+# defaults, which the reference states a second time, and others.
+SETTINGS = proofs.every("SETTINGS")
+MORE = proofs.every("MORE")
 CASES = [(model, *case) for model in MODELS for case in SETTINGS]
 CASES += [("registers", *case) for case in MORE if case not in SETTINGS]
 
 
 def build(model: dict[str, Any]) -> tuple[Backbone, Vit]:
     options = {"embed_dim": 12, "depth": 2, "num_heads": 2, "mlp_ratio": 2.0} | model
-    backbone = Backbone(VisionTransformer(**options, num_classes=5)).double()
+    backbone = ViT(VisionTransformer(**options, num_classes=5))
     size, patch = (
         value if isinstance(value, tuple) else (value, value)
         for value in (options["img_size"], options["patch_size"])
@@ -87,6 +75,21 @@ def build(model: dict[str, Any]) -> tuple[Backbone, Vit]:
         pool=options.get("global_pool", "token"),
     )
     return backbone, vit
+
+
+def adapt(backbone: Backbone, method: str, settings: dict[str, Any]) -> None:
+    """Attach and calibrate, as a run does; a method that refuses the model is not tested on it."""
+    built = load(method)(**settings)
+    try:
+        built.require(backbone.shape)
+    except UsageError as error:
+        pytest.skip(str(error))
+    backbone.prepare(CLASSES)
+    built.attach(backbone)
+    size = backbone.shape.image_size
+    generator = torch.Generator().manual_seed(4)
+    pixels = torch.randn(12, 3, *size, generator=generator).split(12)
+    built.calibrate(backbone, lambda _: zip(pixels, [torch.arange(12) % CLASSES], strict=True))
 
 
 def gradients_of(
@@ -109,8 +112,7 @@ def test_outputs_and_gradients(model: str, method: str, settings: dict[str, Any]
     torch.manual_seed(0)
     backbone, vit = build(MODELS[model])
     frozen_names = {name for name, _ in backbone.named_parameters()}
-    backbone.prepare(CLASSES)
-    load(method)(**settings).attach(backbone)
+    adapt(backbone, method, settings)
     backbone.double().eval()
     with torch.no_grad():
         for parameter in backbone.parameters():
@@ -120,13 +122,14 @@ def test_outputs_and_gradients(model: str, method: str, settings: dict[str, Any]
     weights = torch.randn(3, CLASSES, dtype=torch.float64)
 
     tensors = {name: p.detach().clone() for name, p in backbone.named_parameters()}
+    buffers = {n: b for n, b in backbone.named_buffers() if is_attached(n)}  # what it looked up
     trained = trained_parameters(backbone)
-    assert trained.keys() == formulas.trained(method, tensors)
+    assert trained.keys() == proofs.trained(method, tensors)
     assert tensors.keys() - trained.keys() <= frozen_names  # what is added trains
     wanted = {name: tensors[name].requires_grad_(True) for name in trained}
 
     logits = backbone(images)
-    expected = formulas.logits(method, tensors, images, vit, **settings)
+    expected = proofs.logits(method, tensors | buffers, images, vit, **settings)
     assert expected.shape == (3, CLASSES)
     torch.testing.assert_close(logits, expected, rtol=1e-9, atol=1e-10)
     gradients = gradients_of(logits, weights, dict(trained))
@@ -135,19 +138,19 @@ def test_outputs_and_gradients(model: str, method: str, settings: dict[str, Any]
         assert torch.allclose(gradients[name], right, rtol=1e-9, atol=atol), f"gradient of {name}"
 
 
-@pytest.mark.parametrize("method", sorted(formulas.BLOCKS))
+@pytest.mark.parametrize("method", sorted(proofs.PROOFS))
 def test_every_part_of_the_reference_counts(method: str) -> None:
     """Each tensor of the reference reaches its output: a term left out there would be seen."""
     torch.manual_seed(0)
     backbone, vit = build(MODELS["registers_with_positions"])
-    backbone.prepare(CLASSES)
-    load(method)().attach(backbone)
+    adapt(backbone, method, {})
     backbone.double()
     p = {
         name: (value + 0.3 * torch.randn_like(value)).detach().requires_grad_(True)
         for name, value in backbone.named_parameters()
     }
-    output = formulas.logits(method, p, torch.randn(2, 3, 4, 8, dtype=torch.float64), vit)
+    buffers = {n: b for n, b in backbone.named_buffers() if is_attached(n)}
+    output = proofs.logits(method, p | buffers, torch.randn(2, 3, 4, 8, dtype=torch.float64), vit)
     gradients = torch.autograd.grad(output.sin().sum(), list(p.values()))
     assert [name for name, g in zip(p, gradients, strict=True) if not g.any()] == []
     assert all(math.isfinite(g.abs().sum().item()) for g in gradients)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,6 +103,26 @@ def attention(p: Params, name: str, z: Tensor, heads: int, qkv: Tensor | None = 
     return linear(p, f"{name}.proj", torch.cat(outputs, dim=-1))
 
 
+def conv3x3(p: Params, name: str, u: Tensor, prefix: int, grid: tuple[int, int]) -> Tensor:
+    """y[r, c] = b + sum over the nine taps of W[:, :, dr + 1, dc + 1] u[r + dr, c + dc].
+
+    Outside the grid u is zero. A prefix token is an image of its own, of one pixel: only the
+    centre tap reaches it.
+    """
+    weight, bias = p[f"{name}.weight"], p[f"{name}.bias"]
+    rows, columns = grid
+    alone = torch.einsum("bni,oi->bno", u[:, :prefix], weight[:, :, 1, 1])
+    canvas = u.new_zeros(len(u), rows + 2, columns + 2, u.shape[-1])  # a border of zeros
+    canvas[:, 1:-1, 1:-1] = u[:, prefix:].reshape(len(u), rows, columns, -1)
+    patches = torch.zeros_like(canvas[:, 1:-1, 1:-1])
+    for dr in (-1, 0, 1):
+        for dc in (-1, 0, 1):
+            shifted = canvas[:, 1 + dr : 1 + dr + rows, 1 + dc : 1 + dc + columns]
+            tap = weight[:, :, dr + 1, dc + 1]
+            patches = patches + torch.einsum("brci,oi->brco", shifted, tap)
+    return torch.cat([alone, patches.flatten(1, 2)], dim=1) + bias
+
+
 def layer_scale(p: Params, name: str, y: Tensor) -> Tensor:
     return y * p[f"{name}.gamma"] if f"{name}.gamma" in p else y
 
@@ -125,6 +146,16 @@ def mlp(p: Params, i: int, z: Tensor) -> Tensor:
     name = f"vit.blocks.{i}.mlp"
     y = linear(p, f"{name}.layer.fc2", gelu(linear(p, f"{name}.layer.fc1", z)))
     return layer_scale(p, f"{name}.layer_scale", y)
+
+
+def plain(p: Params, i: int, x: Tensor, vit: Vit, **_: Any) -> Tensor:
+    """The frozen block, to which nothing is attached."""
+    x = x + mhsa(p, i, ln1(p, i, x, vit), vit)
+    return x + mlp(p, i, ln2(p, i, x, vit))
+
+
+def quick_gelu(u: Tensor) -> Tensor:
+    return u / (1 + torch.exp(-1.702 * u))
 
 
 def classify(p: Params, x: Tensor, vit: Vit) -> Tensor:
