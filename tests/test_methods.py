@@ -153,7 +153,7 @@ def test_published_counts(method: str, config: dict[str, Any], expected: int) ->
 
 
 @pytest.mark.parametrize("method", sorted(builtin()))
-def test_every_method_states_its_count(method: str) -> None:
+def test_every_method_has_a_proof(method: str) -> None:
     assert proofs.PROOFS[method].COUNTS
 
 
