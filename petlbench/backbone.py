@@ -310,6 +310,10 @@ class Backbone(nn.Module):
     # -- what methods and the engine use ---------------------------------------------------------
 
     @property
+    def family(self) -> str:
+        return type(self).__name__
+
+    @property
     def layers(self) -> dict[str, Layer]:
         """Every linear layer, convolution and LayerNorm of the backbone, by name."""
         found = {n: m for n, m in self.vit.named_modules() if isinstance(m, Layer)}
@@ -457,7 +461,7 @@ class Backbone(nn.Module):
             for name, m in self.layers.items()
         ]
         return Shape(
-            family=type(self).__name__,
+            family=self.family,
             image_size=image_size,
             patch_size=patch_size,
             blocks=tuple(block.shape for block in self.blocks),
@@ -527,9 +531,10 @@ def changes(module: nn.Module) -> bool:
 def biases(model: nn.Module) -> Iterator[nn.Parameter]:
     """Every bias vector of every module."""
     for module in model.modules():
-        bias = getattr(module, "bias", None)
-        if isinstance(bias, nn.Parameter):
-            yield bias
+        for name in ("bias", "q_bias", "k_bias", "v_bias"):
+            bias = getattr(module, name, None)
+            if isinstance(bias, nn.Parameter):
+                yield bias
 
 
 def norms(model: nn.Module) -> Iterator[nn.LayerNorm]:

@@ -59,7 +59,10 @@ class Method:
         By default a method needs transformer blocks.
         """
         if not shape.blocks:
-            raise UsageError(f"{shape.family} has no transformer blocks to attach to.")
+            raise UsageError(
+                f"{shape.family} has no blocks to attach to, only layers (plain vision transformers "
+                "and Swin have); full, linear, bitfit and layernorm need none."
+            )
 
     def attach(self, backbone: Backbone) -> None:
         """Add modules to the sites of `backbone`, in place."""

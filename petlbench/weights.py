@@ -126,8 +126,15 @@ def create(name: str, image_size: int, drop_path: float = 0.0) -> Any:
         return VisionTransformer(
             img_size=image_size, num_classes=0, drop_path_rate=drop_path, **shape
         )
+    options = {"img_size": image_size, "num_classes": 0, "drop_path_rate": drop_path}
     try:
-        return timm.create_model(name, img_size=image_size, num_classes=0, drop_path_rate=drop_path)
+        try:
+            return timm.create_model(name, **options)
+        except TypeError as error:
+            if "'img_size'" not in str(error):
+                raise
+            del options["img_size"]  # a convolutional model takes images of any size
+            return timm.create_model(name, **options)
     except (AssertionError, TypeError, ValueError) as error:
         raise UsageError(
             f"timm cannot build {name} for images of {image_size} px: {error}. "

@@ -26,6 +26,7 @@ from petlbench.backbone import (
     Backbone,
     Block,
     Branch,
+    Site,
     load_stored,
     trained_parameters,
 )
@@ -235,7 +236,7 @@ def test_block_sites() -> None:
     block.mlp.out.extend([second, Repeat()])
     expected = Repeat()(second(original(first(Repeat()(x)))))
     assert expected.shape == (2, 9, DIM)
-    torch.testing.assert_close(block(x), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(block(x)[0], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["qkv", "proj", "fc1", "fc2"])
@@ -253,12 +254,12 @@ def test_deltas(name: str) -> None:
         lambda _, inputs, output: output + probes[0](*inputs) + probes[1](*inputs)
     )
     without = copy.deepcopy(block)
-    getattr(getattr(without, owners[name]).layer, name).deltas = nn.ModuleList()
-    torch.testing.assert_close(block(x), original(x), rtol=1e-12, atol=1e-12)
-    assert not torch.allclose(block(x), without(x))
+    getattr(getattr(without, owners[name]).layer, name).deltas = Site()
+    torch.testing.assert_close(block(x)[0], original(x), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(block(x)[0], without(x)[0])
 
 
-@pytest.mark.parametrize("site", ["tokens", "out", "attn.before", "mlp.parallel"])
+@pytest.mark.parametrize("site", ["tokens", "side", "mlp.out", "attn.before", "mlp.parallel"])
 def test_attached_parameters_train(site: str) -> None:
     """What is attached is a submodule: it trains by birth, moves with `.to` and is stored."""
     backbone = adopt(timm_vit())
@@ -300,7 +301,7 @@ def test_drop_path_off() -> None:
 def test_refuses_other_classes() -> None:
     distilled = VisionTransformerDistilled(**TINY)
     assert "not a plain VisionTransformer" in ViT.refuses(distilled)
-    with pytest.raises(UsageError, match="Linear is not a backbone .* no feature"):
+    with pytest.raises(UsageError, match=r"Linear is not a backbone .* no feature"):
         adopt(nn.Linear(2, 2))
     with pytest.raises(UsageError, match="BatchNorm"):
         adopt(timm.create_model("resnet10t"))
@@ -508,10 +509,10 @@ def test_what_a_method_keeps_frozen_stays_as_it_is() -> None:
     """As in VeRA: a frozen random projection, with which a method may do what it likes."""
     backbone = adapted_by("linear")
     projection = nn.Linear(DIM, DIM).requires_grad_(False)
-    next(backbone.blocks).mlp.after.append(projection)
+    backbone.blocks[0].mlp.after.append(projection)
     backbone.store_frozen(torch.bfloat16)
     assert projection.weight.dtype == torch.float32
-    assert next(backbone.blocks).mlp.linear("fc1").weight.dtype == torch.bfloat16
+    assert backbone.blocks[0].mlp.linear("fc1").weight.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("name", ["convpass", "lora", "vpt", "full"])

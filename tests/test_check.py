@@ -8,19 +8,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from petlbench import method
 from petlbench.backbone import Backbone, Shape
 from petlbench.check import CLAIMS, MODELS, check
 from petlbench.method import Method, setting
 
 SHAPE, IDENTITY, COUNT, TRAINING, MERGING, CONFIGURATION, WEIGHTS = CLAIMS
-
-
-@pytest.mark.parametrize("name", method.builtin())
-def test_every_built_in_method_is_sound(name: str) -> None:
-    findings = list(check(method.load(name)()))
-    assert len(findings) == len(CLAIMS) * len(MODELS)
-    assert [finding for finding in findings if not finding.holds] == []
 
 
 class Bottleneck(nn.Module):
@@ -51,7 +43,7 @@ class Sound(Method):
             block.mlp.parallel.append(self.module(block.shape.dim))
 
     def num_trainable(self, shape: Shape) -> int:
-        return shape.depth * 4 * shape.dim
+        return sum(4 * block.dim for block in shape.blocks)
 
 
 @dataclass(frozen=True)
@@ -119,7 +111,7 @@ class EditsFrozen(Sound):
 
     def attach(self, backbone: Backbone) -> None:
         super().attach(backbone)
-        weight = next(backbone.blocks).attn.layer.qkv.weight
+        weight = backbone.blocks[0].attn.layer.qkv.weight
 
         def edit(*_: object) -> None:
             weight.data.mul_(1.01)
@@ -133,7 +125,7 @@ class EditsFrozenAtOnce(Sound):
 
     def attach(self, backbone: Backbone) -> None:
         super().attach(backbone)
-        next(backbone.blocks).attn.layer.qkv.weight.data.mul_(1.01)
+        backbone.blocks[0].attn.layer.qkv.weight.data.mul_(1.01)
 
     def identity_at_init(self) -> bool:
         return False
@@ -163,7 +155,7 @@ class FreezesHead(Sound):
 class WrongShape(Sound):
     def attach(self, backbone: Backbone) -> None:
         super().attach(backbone)
-        backbone.head = nn.Linear(block.shape.dim, 7)
+        backbone.head = nn.Linear(backbone.shape.num_features, 7)
 
 
 @dataclass(frozen=True)
@@ -172,7 +164,7 @@ class ForgetsRegisters(Sound):
 
     def attach(self, backbone: Backbone) -> None:
         super().attach(backbone)
-        height, width = backbone.shape.grid
+        height, width = backbone.blocks[0].shape.grid or (0, 0)
 
         def reshape(module: nn.Module, inputs: tuple[Tensor]) -> None:
             inputs[0][:, 1:].unflatten(1, (height, width))
@@ -232,7 +224,7 @@ def test_the_pattern_itself_is_sound() -> None:
 def test_a_broken_method_is_noticed(broken: Method, claims: set[str], detail: str) -> None:
     failed = [finding for finding in check(broken) if not finding.holds]
     assert claims <= {finding.claim for finding in failed}
-    assert {finding.model for finding in failed} == set(MODELS)
+    assert {finding.model for finding in failed} == set(MODELS) - {"ConvNeXt"}
     assert any(detail in finding.detail for finding in failed), failed
     assert all("\n" not in finding.detail for finding in failed)
 

@@ -31,7 +31,7 @@ class Mine(Method):
         backbone.vit.norm.bias.requires_grad_(True)
 
     def num_trainable(self, shape):
-        return shape.dim
+        return shape.blocks[0].dim
 '''
 
 

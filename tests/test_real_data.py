@@ -30,7 +30,8 @@ pytestmark = pytest.mark.skipif(
 def test_the_checkpoint_fits_completely_and_sees() -> None:
     spec = weights.specify(BACKBONE, str(CHECKPOINT))
     model = weights.build(spec, 98)
-    assert (model.shape.dim, model.shape.depth, model.shape.grid) == (384, 12, (7, 7))
+    block = model.shape.blocks[0]
+    assert (block.dim, len(model.shape.blocks), block.grid) == (384, 12, (7, 7))
     lines = (CIFAR / "train800.txt").read_text().splitlines()[:8]
     images = []
     for line in lines:

@@ -207,12 +207,13 @@ def test_flops_in_closed_form() -> None:
     (spec,) = specs("linear")
     shape = sketch("linear").shape
     training, testing = speed.flops(spec)
-    d, n, patches = shape.dim, shape.num_tokens, shape.grid[0] * shape.grid[1]
-    linears = 2 * n * (4 * d * d + 2 * d * shape.mlp_hidden)
+    block = shape.blocks[0]
+    d, n, patches = block.dim, block.num_tokens, block.num_tokens - block.num_prefix_tokens
+    linears = 2 * n * sum(inputs * outputs for inputs, outputs in block.linears.values())
     products = 2 * 2 * n * n * d  # q k^T and the weighted sum of v
     embedding = 2 * patches * d * 3 * shape.patch_size[0] * shape.patch_size[1]
     head = 2 * d * spec.classes
-    assert testing == shape.depth * (linears + products) + embedding + head
+    assert testing == len(shape.blocks) * (linears + products) + embedding + head
     assert training == 2 * head  # forward, and the gradient of its weight
 
 

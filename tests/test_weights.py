@@ -366,19 +366,30 @@ def test_an_unknown_backbone_is_refused(name: str, message: str) -> None:
     assert len(str(raised.value)) < 500
 
 
+def test_a_backbone_that_cannot_stay_frozen_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"resnet10t: .*BatchNorm statistics"):
+        weights.build(weights.specify("resnet10t", weights.RANDOM), 224)
+
+
 @pytest.mark.parametrize(
-    "name", ["resnet18", "swin_tiny_patch4_window7_224", "deit_tiny_distilled_patch16_224"]
+    ("name", "family"),
+    [
+        ("vit_tiny_patch16_224", "ViT"),
+        ("swin_tiny_patch4_window7_224", "Swin"),
+        ("convnext_atto", "ConvNeXt"),
+        ("deit_tiny_distilled_patch16_224", "VisionTransformerDistilled"),
+    ],
 )
-def test_a_backbone_that_is_no_plain_vit_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=name):
-        weights.build(weights.specify(name, weights.RANDOM), 224)
+def test_families(name: str, family: str) -> None:
+    spec = weights.specify(name, weights.RANDOM)
+    assert weights.shape(spec, 224).family == family
 
 
 def test_random_weights_need_no_file() -> None:
     spec = weights.specify("vit_mini", "random")
     assert spec == BackboneSpec("vit_mini", "random", None)
     model = weights.build(spec, 16, drop_path=0.2)
-    assert model.shape.grid == (2, 2)
+    assert model.shape.blocks[0].grid == (2, 2)
     assert [round(b.attn.drop_path_rate, 2) for b in model.blocks][-1] == 0.2
 
 

@@ -21,6 +21,10 @@ class Other(Backbone):
             return "it has no feature that a head could read"
         return ""
 
+    @property
+    def family(self) -> str:
+        return type(self.vit).__name__
+
     def wrap(self) -> Iterator[Block]:
         yield from ()
 
@@ -35,4 +39,4 @@ class Other(Backbone):
 
     def geometry(self) -> tuple[tuple[int, int], tuple[int, int]]:
         stride = max(info["reduction"] for info in self.vit.feature_info)
-        return (stride, stride), (stride, stride)  # any multiple will do
+        return (stride, stride), (1, 1)
