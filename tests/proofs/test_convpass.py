@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any, cast
 
 import pytest
@@ -10,44 +11,96 @@ import torch
 from reference.vit import Params, Vit, conv3x3, linear, ln1, ln2, mhsa, mlp, num_prefix, quick_gelu
 from torch import Tensor, nn
 
+from petlbench.method import load
 from proofs.common import (
     adapt,
     assert_uniform,
     assert_zero,
+    dropped,
+    images,
     initial,
     last_branches,
     perturb,
     tokens,
 )
 
-SETTINGS = [{"hidden": 3, "scale": 0.1, "init": "identity"}]
-MORE = [{}, {"hidden": 1, "scale": -2.5}]
-COUNTS = [({}, 327_552)]
+SETTINGS = [
+    {"hidden": 3, "scale": 0.1, "init": "identity"},
+    {"hidden": 2, "kernel": "1x1", "site": "mlp", "placement": "sequential"},
+]
+MORE = [
+    {},
+    {"hidden": 1, "scale": -2.5},
+    {"kernel": "1x1"},
+    {"site": "attn"},
+    {"site": "mlp"},
+    {"placement": "sequential"},
+    {"placement": "sequential", "site": "attn", "scale": 10.0},
+]
+COUNTS = [
+    ({}, 327_552),
+    ({"site": "attn"}, 163_776),
+    ({"site": "mlp"}, 163_776),
+    ({"placement": "sequential"}, 327_552),
+    ({"kernel": "1x1"}, 24 * (8 * 768 + 8 + 8 * 8 + 8 + 8 * 768 + 768)),
+]
 SIZE = "hidden"
 DROPOUT = 0.1
 BYPASS = ("down.weight", "down.bias", "up.weight", "up.bias", "conv.weight", "conv.bias")
-ADDED = tuple(f"{branch}.parallel.0.{t}" for branch in ("attn", "mlp") for t in BYPASS)
 BAD = [
     ("init", "zero", "one of 'xavier', 'identity'"),
     ("init", None, "one of 'xavier', 'identity'"),
+    ("kernel", 3, "one of '3x3', '1x1'"),
+    ("site", "ffn", "one of 'both', 'attn', 'mlp'"),
+    ("placement", "after", "one of 'parallel', 'sequential'"),
 ]
 
 
-def conv_bypass(p: Params, name: str, z: Tensor, vit: Vit) -> Tensor:
-    """Up(q(Conv3x3(q(Down z))))."""
+def trained(p: Params) -> set[str]:
+    """Six tensors wherever there is a bypass; the formula says where it must be."""
+    bypasses = {name.removesuffix(".down.weight") for name in p if name.endswith("down.weight")}
+    assert all(name.split(".")[-2:] in (["parallel", "0"], ["after", "0"]) for name in bypasses)
+    names = {f"{bypass}.{tensor}" for bypass in bypasses for tensor in BYPASS}
+    return names | {"head.weight", "head.bias"}
+
+
+def conv_bypass(p: Params, name: str, z: Tensor, vit: Vit, kernel: str = "3x3") -> Tensor:
+    """Up(q(Conv(q(Down z)))); a 1x1 kernel is a linear map of each token."""
     u = quick_gelu(linear(p, f"{name}.down", z))
-    u = quick_gelu(conv3x3(p, f"{name}.conv", u, num_prefix(p), vit.grid))
-    return linear(p, f"{name}.up", u)
+    if kernel == "1x1":
+        weight = p[f"{name}.conv.weight"]
+        assert weight.shape[2:] == (1, 1)
+        u = torch.einsum("bni,oi->bno", u, weight[:, :, 0, 0]) + p[f"{name}.conv.bias"]
+    else:
+        u = conv3x3(p, f"{name}.conv", u, num_prefix(p), vit.grid)
+    return linear(p, f"{name}.up", quick_gelu(u))
 
 
-def block(p: Params, i: int, x: Tensor, vit: Vit, *, scale: float = 1.0, **_: Any) -> Tensor:
-    """A bypass of MHSA and one of the MLP; both read what their sub-layer reads."""
+def block(
+    p: Params,
+    i: int,
+    x: Tensor,
+    vit: Vit,
+    *,
+    scale: float = 1.0,
+    kernel: str = "3x3",
+    site: str = "both",
+    placement: str = "parallel",
+    **_: Any,
+) -> Tensor:
+    """A bypass reads what its sub-layer reads, or what it puts out."""
+
+    def adapted(branch: str, z: Tensor, y: Tensor) -> Tensor:
+        if site not in ("both", branch):
+            return y
+        where, read = ("parallel", z) if placement == "parallel" else ("after", y)
+        name = f"vit.blocks.{i}.{branch}.{where}.0"
+        return y + scale * conv_bypass(p, name, read, vit, kernel)
+
     z = ln1(p, i, x, vit)
-    bypass = conv_bypass(p, f"vit.blocks.{i}.attn.parallel.0", z, vit)
-    x = x + mhsa(p, i, z, vit) + scale * bypass
+    x = x + adapted("attn", z, mhsa(p, i, z, vit))
     z = ln2(p, i, x, vit)
-    bypass = conv_bypass(p, f"vit.blocks.{i}.mlp.parallel.0", z, vit)
-    return x + mlp(p, i, z) + scale * bypass
+    return x + adapted("mlp", z, mlp(p, i, z))
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["attn", "mlp"])
@@ -111,3 +164,34 @@ def test_convpass_initialisation(method: str, init: str) -> None:
     for weight in found["conv.weight"]:
         assert torch.equal(weight[:, :, 1, 1], torch.eye(8))
         assert weight.abs().sum() == 8  # the eight other taps are zero
+
+
+@pytest.mark.parametrize("init", ["xavier", "identity"])
+def test_convpass_1x1_initialisation(init: str) -> None:
+    found = initial("convpass", init=init, kernel="1x1")
+    if init == "xavier":
+        assert_uniform(found["conv.weight"], math.sqrt(6 / (8 + 8)))
+    else:
+        assert all(torch.equal(weight[:, :, 0, 0], torch.eye(8)) for weight in found["conv.weight"])
+
+
+@pytest.mark.parametrize("site", ["attn", "mlp"])
+@pytest.mark.parametrize("placement", ["parallel", "sequential"])
+def test_convpass_starts_from_the_backbone(site: str, placement: str) -> None:
+    config = {"site": site, "placement": placement}
+    backbone, plain = adapt("convpass", config).eval(), adapt("linear").eval()
+    assert torch.equal(backbone.encode(images()), plain.encode(images()))
+
+
+def test_sequential_convpass_reads_a_dropped_output() -> None:
+    """Outside drop-path: what the bypass makes of zero still reaches the stream."""
+    branch = dropped("convpass", {"placement": "sequential"})
+    bypass, x = cast(Any, branch.after[0]), tokens()
+    bypass.drop_path.drop_prob = 0.0
+    of_zero = bypass(torch.zeros_like(x))
+    torch.testing.assert_close(branch(x), x + of_zero)
+    assert of_zero.abs().max() > 0.01
+
+
+def test_convpass_attn_is_a_preset() -> None:
+    assert asdict(load("convpass_attn")()) == asdict(load("convpass")(site="attn"))
