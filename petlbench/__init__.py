@@ -16,6 +16,7 @@ if not os.path.isdir(os.path.join(_here, "methods")) and os.path.isfile(
     __path__.append(os.path.dirname(_here))
 
 if TYPE_CHECKING:
+    from petlbench.adapted import load_adapted as load_adapted
     from petlbench.api import load_results as load_results
     from petlbench.api import run as run
     from petlbench.errors import RunError as RunError
@@ -25,13 +26,23 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "run": "petlbench.api",
+    "load_adapted": "petlbench.adapted",
     "load_results": "petlbench.api",
     "Method": "petlbench.method",
     "setting": "petlbench.settings",
     "UsageError": "petlbench.errors",
     "RunError": "petlbench.errors",
 }
-__all__ = ["Method", "RunError", "UsageError", "__version__", "load_results", "run", "setting"]
+__all__ = [
+    "Method",
+    "RunError",
+    "UsageError",
+    "__version__",
+    "load_adapted",
+    "load_results",
+    "run",
+    "setting",
+]
 
 
 def __getattr__(name: str) -> Any:

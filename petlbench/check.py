@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from petlbench.backbone import Backbone, load_stored, stored_tensors, trained_parameters
 from petlbench.backbones import adopt
-from petlbench.errors import UsageError
+from petlbench.errors import RunError, UsageError
 from petlbench.method import Batches, Method
 
 CLASSES = 5
@@ -75,6 +75,7 @@ class Finding:
     claim: str
     holds: bool
     detail: str = ""
+    refused: bool = False  # the method does not fit the model, and says why
 
 
 def check(method: Method) -> Iterator[Finding]:
@@ -86,7 +87,7 @@ def check(method: Method) -> Iterator[Finding]:
         try:
             method.require(tiny(name).shape)
         except UsageError as error:
-            yield Finding(name, "refused", True, str(error))
+            yield Finding(name, "fits", True, str(error), refused=True)
             continue
         for claim, test in CLAIMS.items():
             try:
@@ -96,6 +97,19 @@ def check(method: Method) -> Iterator[Finding]:
             yield Finding(name, claim, not problem, problem)
             if problem and test is _shape:
                 break
+
+
+def count_on_vit_b16(method: Method) -> int:
+    """Trainable parameters on ViT-B/16 without the head; raises where measured != declared."""
+    with torch.device("meta"):
+        backbone = adopt(VisionTransformer())
+        backbone.prepare(CLASSES)
+        method.attach(backbone)
+    names = trained_parameters(backbone).items()
+    measured = sum(p.numel() for name, p in names if not name.startswith("head."))
+    if measured != (declared := method.num_trainable(backbone.shape)):
+        raise RunError(f"on ViT-B/16: {measured:,} trainable, {declared:,} declared")
+    return measured
 
 
 def _place(error: Exception, method: Method) -> str:

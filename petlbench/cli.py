@@ -7,6 +7,7 @@ import dataclasses
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -29,7 +30,7 @@ examples:
   petlbench leaderboard --format markdown
   petlbench plot params-vs-accuracy -o figure.pdf
 """
-LISTS = ("methods", "tasks", "suites", "protocols", "backbones")
+LISTS = ("methods", "presets", "tasks", "suites", "protocols", "backbones", "runs")
 PLOTS = ("params-vs-accuracy",)
 FORMATS = ("table", "csv", "markdown", "json")
 
@@ -100,6 +101,7 @@ def make_parser() -> Parser:
     listing = commands.add_parser("list", help="what there is to choose from")
     listing.add_argument("what", metavar="|".join(LISTS))
     listing.add_argument("--suite", help="with tasks: only this suite")
+    listing.add_argument("--results", default="results", metavar="DIR", help="with runs: where")
 
     board = commands.add_parser("leaderboard", help="rank what has been run")
     _add_results(board)
@@ -116,7 +118,22 @@ def make_parser() -> Parser:
     )
 
     check = commands.add_parser("check", help="is a method sound? seconds, on tiny models")
-    check.add_argument("methods", nargs="+", metavar="METHOD", help="a file, or a method's name")
+    check.add_argument("methods", nargs="*", metavar="METHOD", help="a file, or a method's name")
+    check.add_argument("--all", action="store_true", help="every built-in method, as a table")
+
+    predict = commands.add_parser("predict", help="classify images with a finished run")
+    _add_adapted(predict)
+    predict.add_argument("images", nargs="+", type=Path, metavar="IMAGES", help="files, folders")
+    predict.add_argument("-o", "--output", type=Path, metavar="FILE", help=".csv (default: screen)")
+
+    export = commands.add_parser("export", help="write a finished run as one checkpoint")
+    _add_adapted(export)
+    export.add_argument(
+        "--merge", action="store_true", help="a plain timm checkpoint (default: what was trained)"
+    )
+    export.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="default: KEY.safetensors, here"
+    )
     return parser
 
 
@@ -131,6 +148,14 @@ def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
     add("--suite", help=f"default: {suite}")
     add("--tasks", type=_names, metavar="A,B", help="default: all of the suite")
     add("--methods", type=_names, metavar="A,B", help="names or ./file.py")
+    add(
+        "--preset",
+        action="extend",
+        type=_names,
+        dest="presets",
+        metavar="A,B",
+        help="settings per task: convpass.released, or ./convpass.mine.toml",
+    )
     add("--backbone", metavar="NAME", help="a timm vision transformer (default: the suite's)")
     add("--checkpoint", metavar="FILE", help=".safetensors, .npz, .pth, .pt, or: random")
     add("--data-root", metavar="DIR", help="where the datasets lie (or set PETLBENCH_DATA)")
@@ -155,6 +180,16 @@ def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
     add("--recompute", **flag, help="activations twice: less memory, same result, slower")
     add("--compile", **flag, help="torch.compile: a minute more at the start of every process")
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
+
+
+def _add_adapted(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    text = "a run's key or its first digits (petlbench list runs), or a stored .safetensors"
+    add("--run", required=True, metavar="KEY", help=text)
+    add("--results", default="results", metavar="DIR", help="where the run is (default: results)")
+    add("--checkpoint", metavar="FILE", help="the backbone's, if the run was given one")
+    add("--method", metavar="FILE", help="the method's file, if it is your own")
+    add("--device", default="cpu", metavar="D", help="cpu (default) or cuda")
 
 
 def _add_results(parser: argparse.ArgumentParser) -> None:
@@ -288,13 +323,21 @@ def listing(options: argparse.Namespace) -> None:
 
 
 def _list_methods(options: argparse.Namespace) -> list[tuple[str, str]]:
-    from petlbench.method import builtin, installed, settings_text, summary
+    from petlbench.method import builtin, families, installed, members, settings_text, summary
 
     rows = [
         (name, f"{summary(file)}{''.join(f' [{defaults}]' for defaults in settings_text(file))}")
         for name, file in builtin().items()
     ]
+    for family, file in families().items():
+        rows += [(f"{family}:{name}", text) for name, text in members(file).items()]
     return rows + [(name, f"from {point.value}") for name, point in installed().items()]
+
+
+def _list_presets(options: argparse.Namespace) -> list[tuple[str, str]]:
+    from petlbench.presets import builtin, load
+
+    return [(name, load(name).summary) for name in builtin()]
 
 
 def _list_tasks(options: argparse.Namespace) -> list[tuple[str, str]]:
@@ -323,6 +366,23 @@ def _list_protocols(options: argparse.Namespace) -> list[tuple[str, str]]:
     return list(names().items())
 
 
+def _list_runs(options: argparse.Namespace) -> list[tuple[str, str]]:
+    from petlbench import api
+    from petlbench.store import Store
+
+    rows = []
+    for folder in api.folders(options.results):
+        for record in Store(folder).load()[0]:
+            if record["status"] == "done":
+                spec, test = record["spec"], record["test"]
+                kept = (folder / "artifacts" / f"{record['key']}.safetensors").is_file()
+                text = f"{spec['suite']} {spec['task']}, {spec['method']['label']}, "
+                text += f"seed {spec['seed']}, {spec['backbone']['name']}: "
+                text += f"{100 * test['correct'] / test['total']:.1f}%"
+                rows.append((record["key"], text + ("" if kept else " (weights not kept)")))
+    return rows
+
+
 def _list_backbones(options: argparse.Namespace) -> list[tuple[str, str]]:
     from petlbench.weights import BACKBONES
 
@@ -330,7 +390,9 @@ def _list_backbones(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 _LISTINGS = {
+    "runs": _list_runs,
     "methods": _list_methods,
+    "presets": _list_presets,
     "tasks": _list_tasks,
     "suites": _list_suites,
     "protocols": _list_protocols,
@@ -434,12 +496,19 @@ def check(options: argparse.Namespace) -> int:
     from petlbench.check import MODELS
     from petlbench.check import check as findings_of
 
+    if options.all == bool(options.methods):
+        raise UsageError("say which methods to check, or --all: petlbench check convpass")
+    if options.all:
+        return _check_all()
     sound = True
     for reference in options.methods:
         cls = method.load(reference)
         print(f"{reference}: {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}")
         findings = list(findings_of(method.create(cls, reference, {})))
-        for claim in dict.fromkeys(finding.claim for finding in findings):
+        for finding in findings:
+            if finding.refused:
+                print(f"  refuses        {finding.model}: {finding.detail}")
+        for claim in dict.fromkeys(f.claim for f in findings if not f.refused):
             failed = [f for f in findings if f.claim == claim and not f.holds]
             print(f"  {'holds        ' if not failed else 'DOES NOT HOLD'}  {claim}")
             for finding in failed:
@@ -449,6 +518,76 @@ def check(options: argparse.Namespace) -> int:
         verdict = "is sound" if holds else "is NOT sound"
         print(f"  {reference} {verdict} ({len(findings)} checks on {len(MODELS)} tiny models)")
     return 0 if sound else 1
+
+
+def _check_all() -> int:
+    """A row per built-in method as it is done: the verdict, its count on ViT-B/16, seconds."""
+    from petlbench import method
+    from petlbench.check import check as findings_of
+    from petlbench.check import count_on_vit_b16
+
+    print(f"{'method':<18}{'verdict':<15}{'claims':>7}{'refuses':>9}{'ViT-B/16':>13}{'seconds':>9}")
+    sound = True
+    for name in method.builtin():
+        begin = time.perf_counter()
+        built = method.load(name)()
+        findings = list(findings_of(built))
+        failed = [f for f in findings if not f.holds]
+        refused = sum(f.refused for f in findings)
+        sound &= not failed
+        print(
+            f"{name:<18}{'DOES NOT HOLD' if failed else 'holds':<15}{len(findings) - refused:>7}"
+            f"{refused:>9}{count_on_vit_b16(built):>13,}{time.perf_counter() - begin:>9.1f}",
+            flush=True,
+        )
+        for finding in failed:
+            print(f"    {finding.claim}, on {finding.model}: {finding.detail}")
+    print("claims: measured on tiny models; refuses: tiny models that the method does not fit;")
+    print("ViT-B/16: trainable parameters, declared and measured, without the head")
+    return 0 if sound else 1
+
+
+def predict(options: argparse.Namespace) -> None:
+    from petlbench.adapted import image_files
+    from petlbench.store import write_text
+
+    if options.output and options.output.suffix != ".csv":
+        raise UsageError(f"{options.output}: predictions are written as .csv.")
+    files = image_files(options.images)  # before the model is built
+    text = _load_adapted(options).predict(files).to_csv(index=False, float_format="%.4f")
+    if options.output is None:
+        print(text, end="")
+        return
+    try:
+        write_text(options.output, text)
+    except OSError as error:
+        raise UsageError(f"cannot write {options.output}: {error.strerror or error}.") from error
+    print(f"wrote {options.output}")
+
+
+def export(options: argparse.Namespace) -> None:
+    import timm
+
+    from petlbench import adapted
+
+    model = _load_adapted(options)
+    file = options.output or Path(f"{model.spec.key}.safetensors")
+    adapted.export(model, file, options.merge)
+    print(f"wrote {file}")
+    size, name = model.spec.rules["image_size"], model.spec.backbone.name
+    if options.merge and timm.is_model(name):
+        print(
+            f"load it: timm.create_model({name!r}, checkpoint_path={str(file)!r}, "
+            f"num_classes={model.spec.classes}, img_size={size})"
+        )
+
+
+def _load_adapted(options: argparse.Namespace) -> Any:
+    from petlbench.adapted import load_adapted
+
+    return load_adapted(
+        options.run, options.results, options.checkpoint, options.method, options.device
+    )
 
 
 def _status(text: str, show: bool = True) -> AbstractContextManager[Any]:
@@ -478,6 +617,8 @@ COMMANDS: dict[str, Any] = {
     "plot": plot,
     "benchmark": benchmark,
     "check": check,
+    "predict": predict,
+    "export": export,
 }
 
 if __name__ == "__main__":

@@ -40,14 +40,20 @@ def outputs(
     return torch.cat(results)
 
 
+def logits(model: nn.Module, pixels: Tensor, normalise: Normalise, bf16: bool = False) -> Tensor:
+    """The logits of every image: (N, 3, S, S) uint8 -> (N, classes) on the CPU."""
+    model.eval()
+    return outputs(lambda images: model(normalise(images)), pixels, normalise.device, bf16).cpu()
+
+
 def predict(model: nn.Module, pixels: Tensor, normalise: Normalise, bf16: bool = False) -> Tensor:
     """The most likely class of every image: (N, 3, S, S) uint8 -> (N,) int64 on the CPU."""
     model.eval()
 
     def classes(images: Tensor) -> Tensor:
-        logits = model(normalise(images))
-        finite = torch.isfinite(logits).all(dim=1)
-        return torch.where(finite, logits.argmax(dim=1), -1)
+        of_images = model(normalise(images))
+        finite = torch.isfinite(of_images).all(dim=1)
+        return torch.where(finite, of_images.argmax(dim=1), -1)
 
     predictions = outputs(classes, pixels, normalise.device, bf16).cpu()
     if (predictions < 0).any():

@@ -85,6 +85,20 @@ def specify(name: str, checkpoint: str | None = None) -> BackboneSpec:
     return BackboneSpec(name, _hub_sha256(name))
 
 
+def find(name: str, checkpoint: str, file: Path | str | None = None) -> BackboneSpec:
+    """The backbone with exactly that checkpoint (a SHA-256, or "random"), on this machine."""
+    if checkpoint == RANDOM:
+        return BackboneSpec(name, RANDOM)
+    found = specify(name, str(file) if file else None)
+    if found.checkpoint != checkpoint:
+        which = file or "the pre-trained one"
+        raise UsageError(
+            f"the run's {name} has the checkpoint {checkpoint[:12]}..., and {which} is "
+            f"{found.checkpoint[:12]}...; give the same file: --checkpoint FILE."
+        )
+    return found
+
+
 def require_known(name: str) -> None:
     if name == EMBEDDED:
         return

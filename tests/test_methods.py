@@ -44,7 +44,7 @@ def test_contract(method: str) -> None:
     findings = list(check(load(method)()))
     assert [f for f in findings if not f.holds] == []
     assert {f.model for f in findings} == set(MODELS)
-    assert all(f.claim != "refused" for f in findings if f.model == "[cls] token")
+    assert all(not f.refused for f in findings if f.model == "[cls] token")
 
 
 # -- training mode -------------------------------------------------------------------------------

@@ -99,6 +99,12 @@ def load(
     return Images(pixels, split.labels, identity, split.describe)
 
 
+def decode(split: Split, size: int, resize: str) -> NDArray[np.uint8]:
+    """The images of `split`, (N, 3, S, S) uint8, without a cache."""
+    contents = list(_contents(split, size, resize, joblib.cpu_count()))
+    return np.frombuffer(bytearray().join(contents), np.uint8).reshape(-1, 3, size, size)
+
+
 def _open(file: Path, count: int, size: int) -> tuple[NDArray[np.uint8], str] | None:
     """The memory-mapped array and its SHA-256, or None if it is absent or damaged."""
     try:

@@ -58,10 +58,15 @@ def open_split(
         raise UsageError(f"{file} lists {len(paths)} images; {expected} are expected.")
     files = [base / path for path in paths]
     listing = "\n".join(f"{path} {label}" for path, label in zip(paths, labels, strict=True))
+    return of_files(split, files, labels, hashlib.sha256(listing.encode()).hexdigest())
+
+
+def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: str) -> Split:
+    """A split of image files."""
     return Split(
-        name=split,
+        name=name,
         labels=np.array(labels, dtype=np.int64),
-        members=hashlib.sha256(listing.encode()).hexdigest(),
+        members=members,
         version=lambda: _version(files),
         read=lambda index: _decode(files[index]),
         describe={"layout": "lists", "formats": sorted({f.suffix.lower() for f in files})},

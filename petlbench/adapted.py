@@ -1,0 +1,205 @@
+"""A finished run as a model again: predict with it, merge it, give it away."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from petlbench import api, experiment, weights
+from petlbench.backbone import Backbone, load_stored, stored_tensors
+from petlbench.data import cache, lists
+from petlbench.data.normalise import Normalise
+from petlbench.errors import UsageError, unknown
+from petlbench.evaluate import logits
+from petlbench.experiment import Machine
+from petlbench.method import MethodSpec, is_path, specify
+from petlbench.spec import RunSpec
+from petlbench.store import Record, Store, write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A backbone adapted to a task, as its run left it, in evaluation mode."""
+
+    spec: RunSpec
+    model: Backbone
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Images (N, 3, S, S) uint8 RGB, of the protocol's image size -> (N, classes)."""
+        rules = self.spec.rules
+        device = next(self.model.parameters()).device
+        normalise = Normalise(rules["mean"], rules["std"], device)
+        return logits(self.model, pixels, normalise, rules["precision"] == "bf16")
+
+    def predict(self, images: Sequence[Path | str]) -> pd.DataFrame:
+        """Files and folders of images -> one row each: file, class (from 0), probability.
+
+        Folders are searched for images, also below. Decoded and resized as the task's were.
+        Raises UsageError if there is no image, RunError naming the file that cannot be decoded.
+        """
+        import pandas as pd
+
+        files = image_files(images)
+        split = lists.of_files("given", files, [0] * len(files), members="")
+        rules = self.spec.rules
+        pixels = cache.decode(split, rules["image_size"], rules["resize"])
+        probability, index = self.logits(torch.from_numpy(pixels)).softmax(1).max(1)
+        return pd.DataFrame(
+            {"file": [str(f) for f in files], "class": index, "probability": probability}
+        )
+
+    def merge(self) -> Adapted:
+        """The same function as a plain backbone and head, in place: nothing is left attached.
+
+        Raises UsageError where the method does not merge, or not into this backbone.
+        """
+        method = self.spec.method.build()
+        if not method.merges:
+            raise UsageError(
+                f"{self.spec.method.label} does not merge: what it adds is no change of a weight."
+            )
+        with torch.no_grad():
+            method.merge(self.model)
+        return self
+
+
+def load_adapted(
+    run: Record | str | Path,
+    results: Path | str = "results",
+    checkpoint: Path | str | None = None,
+    method: Path | str | None = None,
+    device: str = "cpu",
+) -> Adapted:
+    """The model of a finished run.
+
+    `run`: a record, its key (or the key's first digits) in the results folder, or a stored
+    `.safetensors`. `checkpoint`: the backbone's file, where the run was given one; it must be the
+    same file (SHA-256). `method`: the method's file, where it is not a built-in one.
+
+    On the CPU, with the record's own settings, its predictions are those of the run, bit for bit.
+    Raises UsageError where something that is needed is missing or another one.
+    """
+    values, file, environment = _locate(run, Path(results))
+    spec = _spec(values, checkpoint, method)
+    machine = Machine(
+        device,
+        threads=environment.get("threads", torch.get_num_threads()),
+        attention=environment.get("attention", "explicit"),
+    )
+    torch.set_num_threads(machine.threads)
+    model = experiment.prepare(spec, machine)
+    with safe_open(file, framework="pt", device="cpu") as stored:
+        load_stored(model, {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
+    return Adapted(spec, model.eval())
+
+
+def export(adapted: Adapted, file: Path, merge: bool) -> None:
+    """Write `.safetensors`: a plain timm checkpoint if merged, else what was trained and its spec.
+
+    The plain checkpoint has timm's names, `head` included:
+    `timm.create_model(name, checkpoint_path=file, num_classes=classes, img_size=size)`.
+    """
+    if file.suffix != ".safetensors":
+        raise UsageError(f"{file}: an export ends in .safetensors.")
+    model = adapted.merge().model if merge else adapted.model
+    tensors = model.export() if merge else stored_tensors(model)
+    content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        write_bytes(file, save(content, {"spec": json.dumps(adapted.spec.as_dict())}))
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
+
+
+def image_files(given: Sequence[Path | str]) -> list[Path]:
+    """The images among files and below folders, in the order of their names."""
+    found: list[Path] = []
+    for path in map(Path, given):
+        if path.is_dir():
+            inside = [f for f in sorted(path.rglob("*")) if f.suffix.lower() in IMAGES]
+            if not inside:
+                raise UsageError(f"no images in {path} ({', '.join(IMAGES)}).")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UsageError(f"no file or folder {path}.")
+    if not found:
+        raise UsageError("no images given.")
+    return found
+
+
+def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Path, dict[str, Any]]:
+    """(spec, stored weights, environment) of a run."""
+    if isinstance(run, dict):
+        run = str(run.get("key"))
+    if str(run).endswith(".safetensors"):
+        file = Path(run).expanduser()
+        if not file.is_file():
+            raise UsageError(f"no file {file}.")
+        try:
+            with safe_open(file, framework="pt") as stored:
+                spec = (stored.metadata() or {}).get("spec")
+            if spec is None:
+                raise UsageError(f"{file} was not written by petlbench: it holds no spec.")
+            return json.loads(spec), file, {}
+        except (SafetensorError, ValueError) as error:
+            raise UsageError(f"{file} cannot be read: {error}") from error
+    found = [
+        (folder, record)
+        for folder in api.folders(results)
+        for record in Store(folder).load()[0]
+        if record["status"] == "done" and record["key"].startswith(str(run))
+    ]
+    if not found:
+        keys = [r["key"] for folder in api.folders(results) for r in Store(folder).load()[0]]
+        hint = f"See: petlbench list runs --results {results}"
+        raise unknown("run", str(run), keys, hint)
+    if len({record["key"] for _, record in found}) > 1:
+        keys = sorted({record["key"] for _, record in found})
+        raise UsageError(f"run {run!r} is short for {', '.join(keys[:4])}: give more digits.")
+    folder, record = found[0]
+    file = Store(folder).artifacts / f"{record['key']}.safetensors"
+    if not file.is_file():
+        raise UsageError(
+            f"the weights of run {record['key']} were not kept (no {file}): run it with --keep all."
+        )
+    return record["spec"], file, record["environment"]
+
+
+def _spec(
+    values: dict[str, Any], checkpoint: Path | str | None, method: Path | str | None
+) -> RunSpec:
+    """A spec as stored in a record, with what this machine must supply found and verified."""
+    values = dict(values)
+    rules = dict(values.pop("protocol"))
+    stored, backbone = dict(values.pop("method")), values.pop("backbone")
+    reference = str(Path(method).expanduser().resolve()) if method else stored["name"]
+    if stored["source"] and not method and not is_path(reference):
+        try:
+            specify(reference)
+        except UsageError:
+            raise UsageError(
+                f"{stored['name']} is a method of your own: say where its file is "
+                "(--method FILE.py)."
+            ) from None
+    found = weights.find(backbone["name"], backbone["checkpoint"], checkpoint)
+    return RunSpec(
+        **values,
+        method=MethodSpec(reference=reference, **stored),
+        backbone=found,
+        protocol=rules.pop("name"),
+        rules=rules,
+    )
