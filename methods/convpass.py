@@ -36,7 +36,7 @@ def convolve(conv: nn.Conv2d, u: Tensor, shape: BlockShape) -> Tensor:
     """
     assert shape.grid is not None
     prefix, patches = u[:, : shape.num_prefix_tokens], u[:, shape.num_prefix_tokens :]
-    patches = patches.transpose(1, 2).unflatten(2, shape.grid)  # -> (B, h, H, W)
+    patches = patches.transpose(1, 2).reshape(len(u), u.shape[2], *shape.grid)  # (B, h, H, W)
     patches = conv(patches).flatten(2).transpose(1, 2)  # -> (B, H * W, h)
     if shape.num_prefix_tokens == 0:
         return patches
