@@ -12,6 +12,8 @@ The rules, in the order a reviewer would ask for them:
   task. All its cells are then taken over exactly the seeds that finished every task, so that the
   means are the means of the tasks shown. With fewer seeds than the board it stays ranked (fewer
   seeds make a mean noisier, not biased) but a note says so.
+- Parameters of a row are the mean over tasks. Where a preset gives tasks different sizes, the
+  range stands beside it, and a note adds the mean of groups, which papers also print.
 - Any other row is incomplete: it has no rank and no cell that would average over what happens to
   be there. A failed run empties its task even if other seeds finished: leaving out the seed that
   diverged would flatter the method.
@@ -23,6 +25,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -72,6 +75,9 @@ class Row:
     peak_bytes: int | None  # largest over runs; None unless every run measured it
     stored_bytes: int | None  # largest over tasks
     missing: tuple[str, ...]  # runs the board has and this row lacks, with the reason
+    trainable_parameters_min: int | None = None  # over tasks
+    trainable_parameters_max: int | None = None
+    trainable_parameters_mean_of_groups: int | None = None
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,12 @@ def _board(records: list[Record], task_order: Sequence[str]) -> Leaderboard:
     for label, source in methods:
         versions[label].append(source)
     rows = []
+    chosen: defaultdict[str, list[str]] = defaultdict(list)  # how -> rows of presets
     for (label, source), runs in methods.items():
         name = f"{label}@{source[:6]}" if source and len(versions[label]) > 1 else label
         rows.append(_row(name, runs, groups, seeds))
+        if preset := next(iter(runs.values()))["spec"]["method"].get("preset"):
+            chosen[preset["chosen"]].append(name)
     spec = min(records, key=lambda record: str(record["key"]))["spec"]
     rows = _rank(rows)
     return Leaderboard(
@@ -145,7 +154,10 @@ def _board(records: list[Record], task_order: Sequence[str]) -> Leaderboard:
         seeds=seeds,
         records=len(records),
         rows=tuple(rows),
-        notes=tuple(_notes(rows, seeds, [la for la, s in versions.items() if len(s) > 1])),
+        notes=(
+            *_notes(rows, seeds, [la for la, s in versions.items() if len(s) > 1]),
+            *(f"Settings of {_list(names)} were chosen {how}." for how, names in chosen.items()),
+        ),
     )
 
 
@@ -217,6 +229,7 @@ def _row(
     finished_runs = [record for by_seed in done.values() for record in by_seed.values()]
     used = [done[task][seed] for task in tasks for seed in common] if complete else []
     bodies = [record["parameters"]["trainable"] for record in used or finished_runs]
+    of_task = {r["spec"]["task"]: r["parameters"]["trainable"] for r in used}
     heads = [record["parameters"]["head"] for record in used]
     peaks = [record["peak_bytes"] for record in used]
     return Row(
@@ -235,6 +248,13 @@ def _row(
         peak_bytes=max(peaks) if peaks and None not in peaks else None,
         stored_bytes=max((record["stored_bytes"] for record in used), default=None),
         missing=tuple(_missing(runs, tasks, seeds)),
+        trainable_parameters_min=min(bodies) if used else None,
+        trainable_parameters_max=max(bodies) if used else None,
+        trainable_parameters_mean_of_groups=round(
+            _mean([_mean([of_task[task] for task in members]) for members in groups.values()])
+        )
+        if used
+        else None,
     )
 
 
@@ -288,7 +308,15 @@ def _notes(rows: Sequence[Row], seeds: Sequence[int], edited: Sequence[str]) -> 
         )
     if any(row.complete and len(row.seeds) == 1 for row in rows):
         notes.append("One seed gives no spread: small differences may be noise.")
-    names = [row.method.partition("(")[0] for row in rows]
+    for row in rows:
+        if row.trainable_parameters_min != row.trainable_parameters_max:
+            low, high = map(compact, (row.trainable_parameters_min, row.trainable_parameters_max))
+            notes.append(
+                f"Parameters of {row.method} differ by task, from {low} to {high}: "
+                f"{compact(row.trainable_parameters)} is the mean of tasks, "
+                f"{compact(row.trainable_parameters_mean_of_groups)} the mean of groups."
+            )
+    names = [re.split(r"[\[(]", row.method)[0] for row in rows]
     for name in dict.fromkeys(names):
         if names.count(name) > 1:
             notes.append(
@@ -356,7 +384,14 @@ def _apart(boards: Sequence[Leaderboard]) -> str:
 # --- tables
 
 _BOARD = ("suite", "backbone", "checkpoint", "protocol", "fingerprint")
-_COUNTS = ("trainable_parameters", "trainable_parameters_with_head", "peak_bytes", "stored_bytes")
+_PARAMETERS = (
+    "trainable_parameters",
+    "trainable_parameters_with_head",
+    "trainable_parameters_min",
+    "trainable_parameters_max",
+    "trainable_parameters_mean_of_groups",
+)
+_COUNTS = (*_PARAMETERS, "peak_bytes", "stored_bytes")
 
 # Columns of one board: header, one score per row.
 Columns = list[tuple[str, list[Score | None]]]
@@ -398,7 +433,8 @@ def to_csv(boards: Sequence[Leaderboard]) -> str:
     pairs = [column for name in scores for column in (name, f"{name}_std")]
     text = io.StringIO()
     header = [*_BOARD, "rank", "method", "complete", "seeds", *pairs]
-    header += [*_COUNTS[:2], "train_seconds", *_COUNTS[2:], "missing"]
+    header += [*_PARAMETERS[:2], "train_seconds", "peak_bytes", "stored_bytes", "missing"]
+    header += _PARAMETERS[2:]
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -432,7 +468,7 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
             for header, scores in _means(board) + _groups_apart(board) + _tasks_apart(board)
         ]
         columns += [
-            ["Params", *(compact(row.trainable_parameters) for row in board.rows)],
+            ["Params", *(_parameters(row) for row in board.rows)],
             ["With head", *(compact(row.trainable_parameters_with_head) for row in board.rows)],
             ["Training", *(_duration(row.train_seconds) for row in board.rows)],
             ["Peak memory", *(_bytes(row.peak_bytes) for row in board.rows)],
@@ -489,7 +525,7 @@ def _table(board: Leaderboard, columns: Columns) -> Table:
             str(row.rank or "–"),
             escape(_name(row)),
             *(column[i].replace("± ", "±") for column in texts),
-            compact(row.trainable_parameters),
+            _parameters(row),
             _duration(row.train_seconds),
             style=None if row.complete else "dim",
         )
@@ -525,6 +561,15 @@ def compact(count: int | None) -> str:
     if count < 1_000:
         return str(count)
     return f"{count / 1e3:.1f}K" if count < 99_950 else f"{count / 1e6:.2f}M"
+
+
+def _parameters(row: Row) -> str:
+    """The mean over tasks, and the range if there is one."""
+    mean, low, high = map(
+        compact,
+        (row.trainable_parameters, row.trainable_parameters_min, row.trainable_parameters_max),
+    )
+    return mean if low == high else f"{mean} ({low}–{high})"
 
 
 def _duration(seconds: float | None) -> str:

@@ -6,11 +6,11 @@ import functools
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import method, protocol, settings, weights
+from petlbench import method, presets, protocol, settings, weights
 from petlbench.errors import UsageError, unknown
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store
@@ -31,7 +31,8 @@ class Request:
     """The arguments of `petlbench run` and `plan`; None stands for the suite's own choice.
 
     `methods` are names, files or entry points, or tables such as {"name": "convpass",
-    "scale": 0.1}; `settings` maps "method.field" or "protocol.field" to a value (text is parsed).
+    "scale": 0.1}; `settings` maps "method.field" or "protocol.field" to a value (text is parsed);
+    `presets` are names or files of settings per task: one row each, in the place of its method's.
     """
 
     suite: str = "mini"
@@ -43,6 +44,7 @@ class Request:
     protocol: str | None = None
     seeds: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    presets: Sequence[str] = ()
     results: str | None = None
     device: str = "auto"
     jobs: int | None = None
@@ -58,7 +60,7 @@ class Request:
                 raise UsageError(
                     f"{name} = {getattr(self, name)!r}: choose one of {', '.join(allowed)}."
                 )
-        for name, kinds in (("methods", (str, Mapping)), ("tasks", str)):
+        for name, kinds in (("methods", (str, Mapping)), ("tasks", str), ("presets", str)):
             values = getattr(self, name)
             if isinstance(values, str):  # methods="lora" means what it seems to
                 object.__setattr__(self, name, values := (values,))
@@ -220,6 +222,7 @@ def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
 
 _KINDS: dict[str, type] = {
     "methods": list,
+    "presets": list,
     "tasks": list,
     "settings": dict,
     "seeds": int,
@@ -238,7 +241,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
     """
     suite = load_suite(request.suite)
     tasks = suite.select(list(request.tasks) if request.tasks is not None else None)
-    methods = _methods(request.methods or suite.methods, request.settings)
+    rows = _methods(request, suite, tasks)
     device = _device(request.device)
     rules_of = protocol.load(request.protocol or suite.protocol)
     rules_of = protocol.override(rules_of, _protocol_settings(request))
@@ -251,7 +254,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
     rules = _resolve(rules_of, backbone.name, device)
     # a checkpoint or an image size that does not fit: now, not in every run
     shape = weights.shape(backbone, rules["image_size"])
-    for spec in methods:
+    for spec in (spec for row in rows for spec in row.values()):
         try:
             spec.build().require(shape)
         except UsageError as error:
@@ -263,7 +266,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
             group=task.group,
             classes=task.classes,
             seed=seed,
-            method=spec,
+            method=row[task.name],
             backbone=backbone,
             protocol=rules_of.name,
             rules=rules,
@@ -271,7 +274,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
         )
         for seed in range(request.seeds or rules_of.seeds)
         for task in tasks
-        for spec in methods
+        for row in rows
     ]
     store = Store(request.folder)
     done = {spec.key: store.read(spec.key) for spec in specs}
@@ -292,22 +295,32 @@ def make(request: Request, sketch: bool = False) -> Plan:
 
 
 def _methods(
-    asked: Sequence[str | Mapping[str, Any]], given_settings: Mapping[str, Any]
-) -> list[method.MethodSpec]:
+    request: Request, suite: Suite, tasks: Sequence[Task]
+) -> list[dict[str, method.MethodSpec]]:
+    """One row of the leaderboard each: task -> method with its settings."""
+    asked = request.methods or suite.methods
     tables = [{"name": m} if isinstance(m, str) else dict(m) for m in asked]
     for table in tables:
         if not isinstance(table.get("name"), str):
             raise UsageError(f"a method table needs a name: {table}")
     names = [Path(t["name"]).stem if method.is_path(t["name"]) else t["name"] for t in tables]
     wanted: dict[str, dict[str, Any]] = {}
-    for key, value in given_settings.items():
+    for key, value in request.settings.items():
         owner, _, name = key.partition(".")
         if owner != "protocol":
             if owner not in names:
                 hint = f"{owner} is not among the methods of this run." if owner else ""
                 raise unknown("name in --set", owner or key, ["protocol", *names], hint)
             wanted.setdefault(owner, {})[name] = value
-    specs = []
+    chosen: dict[str, list[presets.Preset]] = {}
+    for preset in map(presets.load, request.presets):
+        if preset.method not in names:
+            raise UsageError(
+                f"preset {preset.name} is for {preset.method}, which is not among the methods of "
+                f"this run: --methods {','.join([*names, preset.method])}"
+            )
+        chosen.setdefault(preset.method, []).append(preset)
+    rows: list[dict[str, method.MethodSpec]] = []
     for table, name in zip(tables, names, strict=True):
         reference = table.pop("name")
         cls = method.load(reference)
@@ -315,9 +328,13 @@ def _methods(
             key: settings.parse(cls, name, key, value) if isinstance(value, str) else value
             for key, value in wanted.get(name, {}).items()
         }
-        specs.append(method.specify(reference, {**table, **given}))
-    for i, spec in enumerate(specs):
-        for other in specs[:i]:
+        explicit = {**table, **given}  # wins over a preset
+        if name in chosen:
+            rows += [_preset_row(reference, p, explicit, suite, tasks) for p in chosen[name]]
+        else:
+            rows.append(dict.fromkeys((t.name for t in tasks), method.specify(reference, explicit)))
+    for i, spec in enumerate(next(iter(row.values())) for row in rows):
+        for other in (next(iter(row.values())) for row in rows[:i]):
             if other.label == spec.label and other.reference == spec.reference:
                 raise UsageError(f"method {spec.label} is given twice.")
             if other.label == spec.label:
@@ -325,7 +342,28 @@ def _methods(
                     f"{other.reference} and {spec.reference} would both be called {spec.label} on "
                     "the leaderboard; rename the file."
                 )
-    return specs
+    return rows
+
+
+def _preset_row(
+    reference: str,
+    preset: presets.Preset,
+    explicit: Mapping[str, Any],
+    suite: Suite,
+    tasks: Sequence[Task],
+) -> dict[str, method.MethodSpec]:
+    """Task -> method with the preset's settings; `explicit` ones win and are told in the label."""
+    told = f"({', '.join(f'{key}={value}' for key, value in explicit.items())})" if explicit else ""
+    note = {"name": preset.name, "chosen": preset.chosen, "source": preset.source}
+    row = {}
+    names = [task.name for task in tasks]
+    for name, values in zip(names, preset.of(suite.name, names), strict=True):
+        try:
+            spec = method.specify(reference, {**values, **explicit})
+        except UsageError as error:
+            raise UsageError(f"preset {preset.name}, task {name}: {error}") from None
+        row[name] = replace(spec, label=f"{preset.row}{told}", preset=note)
+    return row
 
 
 def _protocol_settings(request: Request) -> dict[str, Any]:
