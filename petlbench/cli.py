@@ -277,6 +277,7 @@ def plan(options: argparse.Namespace) -> None:
     made = _make_plan(options)
     console = _console()
     _print_plan(made, console, measure=True, fresh=options.fresh)
+    from rich.markup import escape
     from rich.table import Table
 
     todo = {spec.key for spec in made.todo}
@@ -289,7 +290,7 @@ def plan(options: argparse.Namespace) -> None:
         for task in tasks:
             keys = [s.key for s in made.specs if s.method.label == label and s.task == task]
             cells.append(f"{sum(key not in todo for key in keys)} / {len(keys)}")
-        table.add_row(label, *cells)
+        table.add_row(escape(label), *cells)
     console.print(table)
 
 
@@ -469,6 +470,7 @@ def _save(write: Any, file: Path) -> None:
 
 
 def benchmark(options: argparse.Namespace) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     from petlbench import benchmark
@@ -486,7 +488,7 @@ def benchmark(options: argparse.Namespace) -> None:
         for i, column in enumerate(benchmark.COLUMNS):
             table.add_column(column, justify="right" if i else "left")
         for row in measured.rows:
-            table.add_row(*row.cells())
+            table.add_row(*map(escape, row.cells()))
         console.print(table)
     console.print(benchmark.EXPLAINED, markup=False, highlight=False, soft_wrap=True)
 

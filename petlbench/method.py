@@ -108,6 +108,7 @@ class MethodSpec:
     source: str | None
     config: dict[str, Any]
     label: str
+    preset: dict[str, str] | None = None  # name, chosen, source; see presets.py
 
     def build(self) -> Method:
         cls = load(self.reference)
