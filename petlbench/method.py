@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from petlbench import settings
 from petlbench.errors import RunError, UsageError, unknown
@@ -49,6 +49,9 @@ class Method:
 
     merges: ClassVar[bool] = False
     """Whether `merge` leaves exactly the backbone's parameters, and the same function."""
+
+    distribution: ClassVar[str | None] = None
+    """The installed package that computes it, if not petlbench; another version, another method."""
 
     def __post_init__(self) -> None:
         settings.check(self, type(self).__module__.rsplit(".", 1)[-1])
@@ -134,6 +137,23 @@ def installed() -> dict[str, metadata.EntryPoint]:
     return {point.name: point for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
+def families() -> dict[str, Path]:
+    """Family -> file: `_peft.py` makes peft:lora, peft:oft, ...
+
+    Such a file has a literal METHODS = {name: summary} and a function make(name) -> method class.
+    """
+    files = {p.stem[1:]: p for p in sorted(folder().glob("_[a-z]*.py"))}
+    return {family: file for family, file in files.items() if members(file)}
+
+
+def members(file: Path) -> dict[str, str]:
+    """Name -> summary of the methods that a family's `file` makes, read without running it."""
+    for node in ast.parse(file.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHODS":
+            return cast("dict[str, str]", ast.literal_eval(node.value))
+    return {}
+
+
 def summary(file: Path) -> str:
     """First docstring line of the method in `file`, read without running it (no torch import)."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -161,16 +181,21 @@ def is_path(reference: str) -> bool:
 
 
 def load(reference: str) -> type[Method]:
-    """The method class behind a built-in name, an entry point's name or a file path."""
+    """The method class behind a built-in name, family:name, an entry point's name or a file."""
     if is_path(reference):
         return _from_file(Path(reference))
+    family, colon, member = reference.partition(":")
+    if colon and family in families():
+        module = importlib.import_module(f"petlbench.methods._{family}")
+        return cast("type[Method]", module.make(member))
     if reference in builtin():
         return _only_method(importlib.import_module(f"petlbench.methods.{reference}"), reference)
     points = installed()
     if reference not in points:
         there = f"./{reference}.py" if Path(f"{reference}.py").is_file() else "./mine.py"
         hint = f"Your own method: give its file, as in --methods {there}."
-        raise unknown("method", reference, [*builtin(), *points], hint)
+        whole = (f"{name}:{m}" for name, file in families().items() for m in members(file))
+        raise unknown("method", reference, [*builtin(), *points, *(whole if colon else ())], hint)
     try:
         found = points[reference].load()
     except Exception as error:
@@ -262,5 +287,8 @@ def _is_builtin_file(path: Path) -> bool:
     return path.parent == folder().resolve() and path.stem in builtin()
 
 
-def _code_hash(cls: type) -> str:
+def _code_hash(cls: type[Method]) -> str:
+    if cls.distribution:
+        version = f"{cls.distribution} {metadata.version(cls.distribution)}"
+        return hashlib.sha256(version.encode()).hexdigest()
     return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()

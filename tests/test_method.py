@@ -48,7 +48,8 @@ def mine(tmp_path: Path) -> Path:
 
 def test_built_in_methods_are_the_files() -> None:
     files = {p.stem for p in method.folder().glob("*.py")} - {"__init__"}
-    assert method.builtin().keys() == files
+    families = {f"_{family}" for family in method.families()}
+    assert method.builtin().keys() == files - families and families == {"_peft"}
     expected = "full linear bitfit vpt vpt_shallow adapter adaptformer lora convpass convpass_attn"
     assert files >= set(expected.split())
 
@@ -255,6 +256,7 @@ def test_listing_methods_does_not_import_torch() -> None:
     code = (
         "import sys; from petlbench import method\n"
         "[method.summary(file) for file in method.builtin().values()]; method.installed()\n"
+        "[method.members(file) for file in method.families().values()]\n"
         "assert 'torch' not in sys.modules and 'timm' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
