@@ -59,7 +59,7 @@ class KroneckerUpdate(nn.Module):
 
 @dataclass(frozen=True)
 class KAdaptation(Method):
-    """KAdaptation: W_q and W_v plus a sum of Kronecker products, whose left factors all blocks share.
+    """KAdaptation: W_q and W_v plus Kronecker products, whose left factors all blocks share.
 
     x H with H = s sum over i of A_i kron B_i, A_i = l_i r_i^T, B_i = u_i v_i^T
 
