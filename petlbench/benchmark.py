@@ -17,11 +17,13 @@ COLUMNS = (
     "share of peak",
     "test GFLOP/s",
     "share of peak",
+    "latency",
     "time for all",
 )
 EXPLAINED = (
     "images/s of all runs side by side (linear trains on features that are computed once); peak: "
-    "the large matrix product; time: every task and seed, one method"
+    "the large matrix product; latency: one image through the adapted model (merged, where the "
+    "method merges) over one through the backbone alone; time: every task and seed, one method"
 )
 
 
@@ -35,6 +37,8 @@ class Row:
     training_flops: float  # per second
     testing_flops: float
     peak: float  # FLOP/s of a large matrix product
+    latency: float  # of a prediction, over that of the backbone alone
+    merges: bool
     seconds: float  # all runs of the plan
 
     def cells(self) -> list[str]:
@@ -46,6 +50,7 @@ class Row:
             f"{self.training_flops / self.peak:.0%}",
             _three(self.testing_flops / 1e9),
             f"{self.testing_flops / self.peak:.0%}",
+            f"{self.latency:.2f} x{' (merged)' if self.merges else ''}",
             duration(self.seconds),
         ]
 
@@ -80,6 +85,8 @@ def measure(plan: Plan, fresh: bool = False) -> Benchmark:
                 training * training_flops,
                 testing * testing_flops,
                 peak,
+                speed.latency(specs[0], machine),
+                specs[0].method.build().merges,
                 speed.makespan(costs, machine.jobs),
             )
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import timm.layers
 import torch
@@ -28,7 +29,7 @@ CLASSES = 5
 ROUNDING = 1e-5  # of fp32, on logits of order one
 
 # Each differs from the first in what methods tend to take for granted.
-VIT = dict(embed_dim=32, depth=3, num_heads=2)
+VIT: dict[str, Any] = dict(embed_dim=32, depth=3, num_heads=2)
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "[cls] token": partial(VisionTransformer, **VIT, img_size=32, patch_size=8),
     "registers and LayerScale": partial(
@@ -146,7 +147,7 @@ def images(backbone: Backbone, count: int = 8, seed: int = 1) -> Tensor:
 def batches(backbone: Backbone) -> Batches:
     """Twenty random training images, for methods that look at some."""
     pixels, labels = images(backbone, 20, seed=2), torch.arange(20) % CLASSES
-    return lambda size: zip(pixels.split(size), labels.split(size), strict=True)
+    return lambda size: zip(torch.split(pixels, size), torch.split(labels, size), strict=True)
 
 
 def _shape(method: Method, name: str) -> str:

@@ -176,14 +176,15 @@ def measure(
     return measured, artifacts
 
 
-def prepare(spec: RunSpec, machine: Machine) -> backbone.Backbone:
-    """The adapted model, ready to train on the machine's device."""
+def prepare(spec: RunSpec, machine: Machine, adapt: bool = True) -> backbone.Backbone:
+    """The adapted model (or the backbone alone), ready to train on the machine's device."""
     torch.manual_seed(spec.seed)  # a random backbone is the seed's own
     rules = spec.rules
     model: backbone.Backbone = weights.build(spec.backbone, rules["image_size"], rules["drop_path"])
     torch.manual_seed(spec.seed)  # again: head and method do not depend on how weights came
     model.prepare(spec.classes)
-    spec.method.build().attach(model)
+    if adapt:
+        spec.method.build().attach(model)
     model.use_fused_attention(machine.attention == "fused")
     model.recompute = machine.recompute
     if spec.rules["precision"] == "bf16":

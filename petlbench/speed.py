@@ -326,6 +326,41 @@ def flops(spec: RunSpec) -> tuple[float, float]:
     return training.get_total_flops() / 2, testing.get_total_flops() / 2
 
 
+def latency(spec: RunSpec, machine: Machine) -> float:
+    """Time of the model as it is used, over that of the backbone alone: one image at a time.
+
+    Merged, where the method merges. Both take turns, and the fastest of each counts.
+    """
+    spec = replace(spec, backbone=weights.BackboneSpec(spec.backbone.name, weights.RANDOM))
+    rules, bf16 = spec.rules, spec.rules["precision"] == "bf16"
+    built, device = spec.method.build(), torch.device(machine.device)
+    whole = replace(spec, rules={**rules, "precision": "fp32"})  # merging rounds once
+    models = [experiment.prepare(whole, machine, adapt) for adapt in (False, True)]
+    if built.merges:
+        with torch.no_grad():
+            built.merge(models[1])
+    image = torch.zeros(1, 3, rules["image_size"], rules["image_size"], dtype=torch.uint8)
+    normalise = Normalise(rules["mean"], rules["std"], device)
+    best = [float("inf")] * len(models)
+    with _threads(machine.threads):
+        for model in models:
+            if bf16:
+                model.requires_grad_(False).store_frozen(torch.bfloat16)
+            predict(model, image, normalise, bf16)
+        begin = time.perf_counter()
+        while time.perf_counter() - begin < SECONDS:
+            for i, model in enumerate(models):
+                once = partial(predict, model, image, normalise, bf16)
+                best[i] = min(best[i], _seconds(once, machine.device))
+    return best[1] / best[0]
+
+
+def _seconds(call: Callable[[], Any], device: str) -> float:
+    begin = time.perf_counter()
+    synchronise(device, call)
+    return time.perf_counter() - begin
+
+
 def seconds_of(call: Callable[[], Any], device: str, at_least: float) -> float:
     """Seconds of one call: the fastest of several, measured for `at_least` seconds in all."""
     synchronise(device, call)

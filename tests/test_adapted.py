@@ -1,4 +1,4 @@
-"""A finished run predicts again what it predicted, bit for bit, and merges into a timm checkpoint."""
+"""A finished run predicts what it predicted, bit for bit, and merges into a plain model."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_predict(small: dict[str, Any], checkpoint: Path, cli: CLI) -> None:
     assert Path("p.csv").read_text() == cli("predict", *arguments).out
     cli("predict", *arguments, "-o", "p.txt").refused("p.txt", ".csv")
     Path("images/broken.png").write_bytes(b"PNG")
-    with pytest.raises(RunError, match="broken.png"):
+    with pytest.raises(RunError, match=r"broken\.png"):
         model.predict(["images"])
 
 
@@ -151,7 +151,7 @@ class Own(Method):
 def test_a_method_of_ones_own(small: dict[str, Any], checkpoint: Path) -> None:
     Path("own.py").write_text(OWN)
     record = finished(small, methods=["./own.py"])["own"]
-    with pytest.raises(UsageError, match="--method FILE.py"):
+    with pytest.raises(UsageError, match=r"--method FILE\.py"):
         load_adapted(record, "results", checkpoint)
     load_adapted(record, "results", checkpoint, method="own.py")
     Path("own.py").write_text(OWN + "\n# edited\n")

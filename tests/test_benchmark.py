@@ -25,6 +25,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(speed, "measure_speed", measure)
     monkeypatch.setattr(speed, "matrix_rate", lambda *_: 1e12)
     monkeypatch.setattr(speed, "attention", lambda *_: "explicit")
+    monkeypatch.setattr(speed, "latency", lambda *_: 1.25)
     # no other processes
     monkeypatch.setattr(
         speed, "side_by_side", lambda calls, *_: [call(*given) for call, given in calls]
@@ -45,6 +46,7 @@ def test_rows_follow_from_speeds_and_flops(measured: list[str]) -> None:
     training, testing = speed.flops(made.specs[0])
     assert row.training_flops == pytest.approx(500 * training)
     assert row.testing_flops == pytest.approx(2000 * testing)
+    assert row.cells()[7] == "1.25 x (merged)"
     assert row.cells()[4] == f"{500 * training / 1e12:.0%}"
     # 5 tasks x 3 seeds, 400 training images in 10 epochs, 500 test images
     assert row.seconds == pytest.approx(15 * (1 + 400 * 10 * 0.002 + 500 * 0.0005))

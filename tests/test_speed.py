@@ -242,3 +242,19 @@ def test_measuring_needs_no_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     speed.measure_speed(spec, Machine())
     assert set(built) == {"random"}
     assert method.specify("linear") == spec.method
+
+
+@pytest.mark.parametrize("method", ["lora", "convpass"])
+def test_latency_is_that_of_the_model_in_use(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Merged where the method merges: then both models have the same modules, and no more."""
+    seen: list[set[str]] = []
+
+    def spy(model: Any, *_: Any) -> Any:
+        seen.append({name for name, _ in model.named_parameters()})
+
+    monkeypatch.setattr(speed, "predict", spy)
+    monkeypatch.setattr(speed, "SECONDS", 0.01)
+    (spec,) = specs(method)
+    assert speed.latency(spec, Machine()) > 0
+    assert (seen[0] == seen[1]) == (method == "lora")
+    assert len(seen) >= 4
