@@ -63,8 +63,9 @@ class Method:
         """
         if not shape.blocks:
             raise UsageError(
-                f"{shape.family} has no blocks to attach to, only layers (plain vision transformers "
-                "and Swin have); full, linear, bitfit and layernorm need none."
+                f"it attaches to blocks, and petlbench knows those of plain vision transformers "
+                f"(pre-norm, joint qkv projection) and of Swin, not those of {shape.family}; full, "
+                "linear, bitfit and layernorm need none."
             )
 
     def attach(self, backbone: Backbone) -> None:
