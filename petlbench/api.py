@@ -128,8 +128,13 @@ def load_results(folder: Path | str = "results") -> pd.DataFrame:
     """Every finished run below `folder`, one tidy row each; accuracies in [0, 1]."""
     import pandas as pd
 
+    return pd.DataFrame([_row(record) for record in finished(folder)])
+
+
+def finished(folder: Path | str) -> list[Record]:
+    """The record of every finished run below `folder`."""
     found = [record for each in folders(folder) for record in Store(each).load()[0]]
-    return pd.DataFrame([_row(record) for record in found if record["status"] == "done"])
+    return [record for record in found if record["status"] == "done"]
 
 
 def _row(record: Record) -> dict[str, Any]:

@@ -117,6 +117,14 @@ def make_parser() -> Parser:
         "-o", "--output", type=Path, metavar="FILE", help=".png, .pdf or .svg by extension"
     )
 
+    cite = commands.add_parser("cite", help="BibTeX for what has been run, or for what is named")
+    cite.add_argument("folders", nargs="*", metavar="RESULTS", help="folders (default: results)")
+    cite.add_argument("--methods", type=_names, metavar="A,B", help="these, beside the folders'")
+    cite.add_argument("--suite", help="the data sets of this suite")
+    cite.add_argument("--tasks", type=_names, metavar="A,B", help="with --suite: only these")
+    cite.add_argument("--backbone", metavar="NAME")
+    cite.add_argument("-o", "--output", type=Path, metavar="FILE", help="(default: the screen)")
+
     check = commands.add_parser("check", help="is a method sound? seconds, on tiny models")
     check.add_argument("methods", nargs="*", metavar="METHOD", help="a file, or a method's name")
     check.add_argument("--all", action="store_true", help="every built-in method, as a table")
@@ -611,12 +619,35 @@ def _console() -> Console:
     return Quiet(width=width)
 
 
+def cite(options: argparse.Namespace) -> None:
+    from petlbench import api, cite
+    from petlbench.store import write_text
+
+    found = cite.Citations()
+    named = options.methods or options.suite or options.tasks or options.backbone
+    for folder in options.folders or ([] if named else ["results"]):
+        cite.of_records(found, api.finished(folder))
+    for reference in options.methods or ():
+        found.method(reference)
+    if options.suite:
+        cite.of_suite(found, options.suite, options.tasks)
+    elif options.tasks:
+        raise UsageError("--tasks of which suite? Add --suite NAME.")
+    if options.backbone:
+        found.backbone(options.backbone)
+    if options.output:
+        _save(lambda: write_text(options.output, found.text()), options.output)
+    else:
+        print(found.text(), end="")
+
+
 COMMANDS: dict[str, Any] = {
     "run": run,
     "plan": plan,
     "list": listing,
     "leaderboard": board,
     "plot": plot,
+    "cite": cite,
     "benchmark": benchmark,
     "check": check,
     "predict": predict,
