@@ -78,11 +78,10 @@ def test_entries_are_valid(key: str, entry: str) -> None:
 
 
 def test_one_key_is_one_entry() -> None:
-    found: dict[str, str] = {}
+    found = dict(cite.references())
     for text in OWN.values():
         for key, entry in cite.entries(text, "").items():
             assert " ".join(found.setdefault(key, entry).split()) == " ".join(entry.split()), key
-    assert not found.keys() & cite.references().keys()
     text = (Path(cite.__file__).parent / "references.bib").read_text()
     assert text.count("\n@") == len(cite.references())
 
