@@ -11,6 +11,17 @@ from torch import Tensor, nn
 from petlbench.backbone import Backbone, Shape
 from petlbench.method import Method, setting
 
+BIBTEX = r"""
+@inproceedings{pfeiffer2021adapterfusion,
+  title     = {{AdapterFusion}: Non-Destructive Task Composition for Transfer Learning},
+  author    = {Pfeiffer, Jonas and Kamath, Aishwarya and R{\"u}ckl{\'e}, Andreas and
+               Cho, Kyunghyun and Gurevych, Iryna},
+  booktitle = {Conference of the European Chapter of the Association for Computational
+               Linguistics},
+  year      = {2021}
+}
+"""
+
 
 class Bottleneck(nn.Module):
     """y + Up(Drop(q(Down y))), q(u) = u sigmoid(1.702 u): (B, N, D) -> (B, N, D)."""

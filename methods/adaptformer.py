@@ -11,6 +11,16 @@ from torch import Tensor, nn
 from petlbench.backbone import Backbone, Shape
 from petlbench.method import Method, setting
 
+BIBTEX = """
+@inproceedings{chen2022adaptformer,
+  title     = {{AdaptFormer}: Adapting Vision Transformers for Scalable Visual Recognition},
+  author    = {Chen, Shoufa and Ge, Chongjian and Tong, Zhan and Wang, Jiangliu and Song, Yibing and
+               Wang, Jue and Luo, Ping},
+  booktitle = {Advances in Neural Information Processing Systems},
+  year      = {2022}
+}
+"""
+
 
 class Bottleneck(nn.Module):
     """s Up(Drop(ReLU(Down x))): (B, N, D) -> (B, N, D)."""

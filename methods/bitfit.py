@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from petlbench.backbone import Backbone, Shape, biases
 from petlbench.method import Method
 
+BIBTEX = """
+@inproceedings{benzaken2022bitfit,
+  title     = {{BitFit}: Simple Parameter-efficient Fine-tuning for Transformer-based Masked
+               Language-models},
+  author    = {Ben Zaken, Elad and Goldberg, Yoav and Ravfogel, Shauli},
+  booktitle = {Annual Meeting of the Association for Computational Linguistics},
+  year      = {2022}
+}
+"""
+
 
 @dataclass(frozen=True)
 class BitFit(Method):

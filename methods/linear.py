@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from petlbench.backbone import Backbone, Shape
 from petlbench.method import Method
 
+BIBTEX = ""
+
 
 @dataclass(frozen=True)
 class Linear(Method):

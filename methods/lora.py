@@ -11,6 +11,16 @@ from torch import Tensor, nn
 from petlbench.backbone import Backbone, Shape
 from petlbench.method import Method, setting
 
+BIBTEX = """
+@inproceedings{hu2022lora,
+  title     = {{LoRA}: Low-Rank Adaptation of Large Language Models},
+  author    = {Hu, Edward J. and Shen, Yelong and Wallis, Phillip and Allen-Zhu, Zeyuan and
+               Li, Yuanzhi and Wang, Shean and Wang, Lu and Chen, Weizhu},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2022}
+}
+"""
+
 
 class QueryValueUpdate(nn.Module):
     """[s B_q A_q x; 0; s B_v A_v x], added to q, k, v: (B, N, D) -> (B, N, 3D)."""

@@ -12,6 +12,16 @@ from petlbench.backbone import Backbone, BlockShape, Shape
 from petlbench.errors import UsageError
 from petlbench.method import Method, setting
 
+BIBTEX = """
+@inproceedings{jia2022vpt,
+  title     = {Visual Prompt Tuning},
+  author    = {Jia, Menglin and Tang, Luming and Chen, Bor-Chun and Cardie, Claire and
+               Belongie, Serge and Hariharan, Bharath and Lim, Ser-Nam},
+  booktitle = {European Conference on Computer Vision},
+  year      = {2022}
+}
+"""
+
 
 class Prompts(nn.Module):
     """p learned tokens P put after the prefix tokens, in place of `replaces` earlier ones.

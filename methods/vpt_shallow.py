@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from petlbench.backbone import Backbone, Shape
 from petlbench.method import Method, setting
+from petlbench.methods.vpt import BIBTEX as BIBTEX
 from petlbench.methods.vpt import attach_prompts, require_images
 
 
