@@ -2,7 +2,8 @@
 
 A method is one file with one frozen dataclass: its fields are its hyperparameters, `attach`
 adapts a frozen backbone, `num_trainable` states in closed form how many parameters that costs.
-The file's name is the method's name; there is no list to edit.
+The file's name is the method's name; there is no list to edit. A file `_family.py` makes several,
+called family:name.
 """
 
 from __future__ import annotations
