@@ -102,6 +102,11 @@ def make_parser() -> Parser:
     listing.add_argument("what", metavar="|".join(LISTS))
     listing.add_argument("--suite", help="with tasks: only this suite")
     listing.add_argument("--results", default="results", metavar="DIR", help="with runs: where")
+    listing.add_argument(
+        "--format", metavar="markdown", help="with methods: a table of ours, measured in a minute"
+    )
+    text = "with --format: a file, between <!-- methods:begin --> and <!-- methods:end -->"
+    listing.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
 
     board = commands.add_parser("leaderboard", help="rank what has been run")
     _add_results(board)
@@ -325,10 +330,30 @@ def _print_plan(plan: Plan, console: Console, measure: bool = False, fresh: bool
 def listing(options: argparse.Namespace) -> None:
     if options.what not in LISTS:
         raise unknown("list", options.what, LISTS)
+    if options.format or options.output:
+        return _methods_table(options)
     rows = _LISTINGS[options.what](options)
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         print(f"{name:<{width}}  {text}".rstrip())
+
+
+def _methods_table(options: argparse.Namespace) -> None:
+    if (options.what, options.format) != ("methods", "markdown"):
+        raise UsageError("what can be written as a table: petlbench list methods --format markdown")
+    from petlbench import methods_table
+    from petlbench.method import builtin
+    from petlbench.store import write_text
+
+    if options.output:
+        methods_table.insert("", options.output)  # a place for it? Before measuring
+    with _status("attaching every method to tiny models, a second or two each"):
+        table = methods_table.to_markdown(builtin())
+    if options.output:
+        text = methods_table.insert(table, options.output)
+        _save(lambda: write_text(options.output, text), options.output)
+    else:
+        print(table, end="")
 
 
 def _list_methods(options: argparse.Namespace) -> list[tuple[str, str]]:

@@ -86,7 +86,7 @@ def test_digits_are_those_of_the_source(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "printed"), [("fact_tt", 0.037), ("fact_tk", 0.069)])
 def test_ranks_of_fact_give_the_size_its_paper_prints(name: str, printed: float) -> None:
-    """Millions of parameters, the mean of groups: the paper's Table 1 (the mean of tasks is not)."""
+    """Millions, the mean of groups: Table 1 of the paper (the mean of tasks is not)."""
     preset, suite = presets.load(f"{name}.released"), load_suite("vtab-1k")
     shape = weights.shape(weights.BackboneSpec("vit_base_patch16_224", weights.RANDOM), 224)
     sizes: dict[str, list[int]] = {}
