@@ -48,15 +48,16 @@ class Kronecker(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """y + Up(GELU(Down y)): (B, N, D) -> (B, N, D)."""
+    """y + Up(GELU(Down(LN y))), LN where it has one of its own: (B, N, D) -> (B, N, D)."""
 
-    def __init__(self, dim: int, hidden: int, rule: nn.Parameter) -> None:
+    def __init__(self, dim: int, hidden: int, rule: nn.Parameter, own_norm: bool) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(dim) if own_norm else nn.Identity()
         self.down = Kronecker(dim, hidden, rule)
         self.up = Kronecker(hidden, dim, rule)
 
     def forward(self, y: Tensor) -> Tensor:
-        return y + self.up(F.gelu(self.down(y), approximate="tanh"))
+        return y + self.up(F.gelu(self.down(self.norm(y)), approximate="tanh"))
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,17 @@ class Compacter(Method):
     their 1 / 32 of 768. `site="mlp"` is Compacter++.
 
     Deviation: T5 has its dropout behind the adapter; here, as in `houlsby`, the adapter stands
-    behind drop-path and LayerScale. The CLIP variant of PEViT (width 64, own LayerNorms, frozen
-    A) is another method.
+    behind drop-path and LayerScale. The variant for CLIP of PEViT (arXiv:2203.16329) is
+    `site=mlp, hidden=64, norms=False, own_norm=True, rule=frozen`: a LayerNorm inside each
+    adapter, and A uniform(-1, 1), which stays as it is drawn.
     """
 
     hidden: int = setting(24, at_least=1)
     n: int = setting(4, at_least=1)
     norms: bool = True
     site: Literal["both", "mlp"] = "both"
+    own_norm: bool = False
+    rule: Literal["trained", "frozen"] = "trained"
 
     search = {"n": (2, 4, 8), "site": ("both", "mlp")}
 
@@ -96,9 +100,11 @@ class Compacter(Method):
             for norm in norms(backbone):
                 norm.requires_grad_(True)
         rule = nn.Parameter(STD * torch.randn(self.n, self.n, self.n))
+        if self.rule == "frozen":
+            rule = nn.Parameter(torch.empty_like(rule).uniform_(-1, 1), requires_grad=False)
         for block in backbone.blocks:
             for branch in self.branches(block):
-                branch.after.append(Bottleneck(block.shape.dim, self.hidden, rule))
+                branch.after.append(Bottleneck(block.shape.dim, self.hidden, rule, self.own_norm))
 
     def branches(self, block: Block) -> tuple[Branch, ...]:
         return block.branches if self.site == "both" else (block.mlp,)
@@ -107,4 +113,9 @@ class Compacter(Method):
         places = 2 if self.site == "both" else 1
         # s and t of Down, s and t of Up, two biases: each once as wide as h and once as D
         adapters = sum(places * 3 * (self.hidden + block.dim) for block in shape.blocks)
-        return self.n**3 + adapters + (shape.num_norms if self.norms else 0)
+        own = sum(places * 2 * block.dim for block in shape.blocks) if self.own_norm else 0
+        rule = self.n**3 if self.rule == "trained" else 0
+        return rule + adapters + own + (shape.num_norms if self.norms else 0)
+
+    def identity_at_init(self) -> bool:
+        return self.rule == "trained"

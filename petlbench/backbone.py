@@ -550,11 +550,11 @@ def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What must be kept to rebuild the adapted model: what trains, and buffers of the method."""
+    """What must be kept to rebuild the adapted model: what trains, and all that is attached."""
     kept: dict[str, Tensor] = dict(trained_parameters(model))
-    buffers = {id(buffer): name for name, buffer in model.named_buffers()}
+    names = {id(t): name for name, t in (*model.named_parameters(), *model.named_buffers())}
     for site in sites(model):
-        kept |= {buffers[id(b)]: b for b in site.buffers() if id(b) in buffers}
+        kept |= {names[id(t)]: t for t in (*site.parameters(), *site.buffers())}
     return kept
 
 

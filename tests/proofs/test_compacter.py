@@ -10,8 +10,8 @@ import torch
 from reference.vit import Params, Vit, ln1, ln2, mhsa, mlp
 from torch import Tensor
 
-from petlbench.backbone import trained_parameters
-from petlbench.check import tiny
+from petlbench.backbone import stored_tensors, trained_parameters
+from petlbench.check import check, tiny
 from petlbench.errors import UsageError
 from petlbench.method import load
 from proofs.common import (
@@ -29,12 +29,14 @@ from proofs.test_houlsby import NORMS, gelu_tanh
 
 SETTINGS = [{"hidden": 6, "n": 3}, {"hidden": 3, "n": 1, "site": "mlp"}]
 MORE = [{}, {"hidden": 4, "n": 2}, {"hidden": 8, "n": 4, "site": "mlp"}]
+PEVIT = {"site": "mlp", "hidden": 64, "norms": False, "own_norm": True, "rule": "frozen"}
 COUNTS = [
     ({"norms": False}, 64 + 24 * 3 * (768 + 24)),
     ({"norms": False}, 57_088),
     ({}, 57_088 + 38_400),
     ({"norms": False, "site": "mlp"}, 28_576),
     ({"norms": False, "n": 8}, 57_088 - 64 + 512),  # only A depends on n
+    (PEVIT, 48_384),
 ]
 SIZE = "hidden"
 BAD = [
@@ -126,3 +128,27 @@ def test_compacter_acts_on_a_dropped_output() -> None:
 def test_compacter_refuses_widths(config: dict[str, int], width: int) -> None:
     with pytest.raises(UsageError, match=f"does not divide the width {width}"):
         load("compacter")(**config).require(base().shape)
+
+
+def test_the_variant_of_pevit() -> None:
+    """A LayerNorm of its own inside each adapter; A is drawn once, and stored, but not trained."""
+    found = check(load("compacter")(**PEVIT | {"hidden": 8}))
+    assert [finding for finding in found if not finding.holds] == []
+    backbone = adapt("compacter", PEVIT | {"hidden": 8})
+    adapter = cast(Any, backbone.blocks[0].mlp.after[0])
+    rule = adapter.down.rule
+    assert rule is cast(Any, backbone.blocks[1].mlp.after[0]).up.rule and not rule.requires_grad
+    assert rule.abs().max() <= 1 and rule.std() > 0.4
+    assert any(tensor is rule for tensor in stored_tensors(backbone).values())
+    perturb(adapter)
+    y = tokens()
+    z = torch.nn.functional.layer_norm(y, (12,), adapter.norm.weight, adapter.norm.bias)
+    weights = [
+        sum(
+            torch.kron(a, torch.outer(s, t))
+            for a, s, t in zip(part.rule, part.s, part.t, strict=True)
+        )
+        for part in (adapter.down, adapter.up)
+    ]
+    u = gelu_tanh(z @ weights[0].T + adapter.down.bias)
+    torch.testing.assert_close(adapter(y), y + u @ weights[1].T + adapter.up.bias)
