@@ -91,9 +91,10 @@ class Citations:
         file = file_of(reference)
         if file is None:
             raise unknown("method", reference, [*method.builtin(), *method.installed()])
-        for key, entry in entries(text := constant(file), str(file)).items():
+        text = constant(file)
+        for key, entry in entries(text or "", str(file)).items():
             self.entries.setdefault(key, entry)
-        if not text:
+        if text is None:
             self.missing.append(f"method {reference}: no BIBTEX in {file.name}")
 
     def tasks(self, suite: str, tasks: Sequence[str]) -> None:
@@ -114,7 +115,7 @@ class Citations:
     def text(self) -> str:
         """BibTeX, which ignores what stands between entries: there the gaps are told."""
         comments = [f"% {line}" for line in dict.fromkeys(self.missing)]
-        return "\n\n".join([*self.entries.values(), *comments]) + "\n"
+        return "\n\n".join([*self.entries.values(), *comments] or ["% nothing to cite"]) + "\n"
 
 
 def of_records(found: Citations, records: Iterable[Record]) -> None:
@@ -156,15 +157,18 @@ def file_of(reference: str) -> Path | None:
     return found
 
 
-def constant(file: Path) -> str:
-    """BIBTEX in a method's file, or in the method's file it is imported from; "" without."""
+def constant(file: Path) -> str | None:
+    """BIBTEX in a method's file, or in the method's file it is imported from; None without.
+
+    Empty where there is nothing to cite.
+    """
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BIBTEX":
             return str(ast.literal_eval(node.value))
         if isinstance(node, ast.ImportFrom) and "BIBTEX" in {name.name for name in node.names}:
             other = method.builtin().get((node.module or "").rpartition(".")[2])
-            return constant(other) if other else ""
-    return ""
+            return constant(other) if other else None
+    return None
 
 
 def references() -> dict[str, str]:

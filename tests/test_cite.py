@@ -60,7 +60,7 @@ def every_entry() -> list[Any]:
     return [
         pytest.param(key, entry, id=f"{source}-{key}")
         for source, text in texts.items()
-        for key, entry in cite.entries(text, source).items()
+        for key, entry in cite.entries(text or "", source).items()
     ]
 
 
@@ -80,7 +80,7 @@ def test_entries_are_valid(key: str, entry: str) -> None:
 def test_one_key_is_one_entry() -> None:
     found = dict(cite.references())
     for text in OWN.values():
-        for key, entry in cite.entries(text, "").items():
+        for key, entry in cite.entries(text or "", "").items():
             assert " ".join(found.setdefault(key, entry).split()) == " ".join(entry.split()), key
     text = (Path(cite.__file__).parent / "references.bib").read_text()
     assert text.count("\n@") == len(cite.references())
@@ -162,6 +162,8 @@ def test_names_without_runs(cli: CLI, tmp_path: Path) -> None:
     assert keys[:4] == ["jie2022convpass", "zhai2019large", "parkhi2012cats", "netzer2011reading"]
     (tmp_path / "mine.py").write_text('BIBTEX = """@misc{me, title = {T}}"""\n')
     assert cli("cite", "--methods", "./mine.py").out == "@misc{me, title = {T}}\n"
+    (tmp_path / "mine.py").write_text('BIBTEX = ""  # nothing to cite\n')
+    assert cli("cite", "--methods", "./mine.py").out == "% nothing to cite\n"
     (tmp_path / "mine.py").write_text("")
     assert cli("cite", "--methods", "./mine.py").out == "% method ./mine.py: no BIBTEX in mine.py\n"
 

@@ -41,7 +41,9 @@ def test_the_wheel_is_complete(tmp_path: Path) -> None:
     for folder in ("mini", "protocols", "suites", "data"):
         for file in (source / "petlbench" / folder).iterdir():
             assert f"petlbench/{folder}/{file.name}" in names, file
-    assert "petlbench/py.typed" in names
+    for file in (source / "methods" / "presets").iterdir():
+        assert f"petlbench/methods/presets/{file.name}" in names
+    assert {"petlbench/py.typed", "petlbench/references.bib"} <= names
     shipped = [i.file_size for i in zipfile.ZipFile(wheel).infolist() if "/mini/" in i.filename]
     assert sum(shipped) < 8 * 2**20
     assert not any(name.startswith("methods/") for name in names)
