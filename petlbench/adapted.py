@@ -66,13 +66,11 @@ class Adapted:
 
         Raises UsageError where the method does not merge, or not into this backbone.
         """
-        method = self.spec.method.build()
-        if not method.merges:
-            raise UsageError(
-                f"{self.spec.method.label} does not merge: what it adds is no change of a weight."
-            )
         with torch.no_grad():
-            method.merge(self.model)
+            try:
+                self.spec.method.build().merge(self.model)
+            except UsageError as error:
+                raise UsageError(f"{self.spec.method.label} does not merge: {error}") from None
         return self
 
 
