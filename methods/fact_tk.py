@@ -29,7 +29,7 @@ class TuckerCore(nn.Module):
     def forward(self, reads: Tensor) -> Tensor:
         a, b = self.ends
         sigma = self.c @ self.p[:, self.first : self.first + a * b]  # (r of U, r of V, slices)
-        sigma = sigma.unflatten(2, (b, a)).permute(2, 1, 3, 0)  # -> (b, r of V, a, r of U)
+        sigma = torch.unflatten(sigma, 2, (b, a)).permute(2, 1, 3, 0)  # -> (b, r of V, a, r of U)
         return nn.functional.linear(reads, sigma.flatten(2).flatten(0, 1))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from petlbench.backbone import Backbone, Shape
@@ -36,8 +37,9 @@ class Increment(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        reads = self.u(x.unflatten(-1, (-1, self.u.in_features))).flatten(-2)
-        writes = self.dropout(self.core(reads)).unflatten(-1, (-1, self.v.in_features))
+        reads = self.u(torch.unflatten(x, -1, (-1, self.u.in_features))).flatten(-2)
+        writes = self.dropout(self.core(reads))
+        writes = torch.unflatten(writes, -1, (-1, self.v.in_features))
         return self.v(writes).flatten(-2) * self.scale
 
 

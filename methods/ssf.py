@@ -31,7 +31,7 @@ class ScaleShift(nn.Module):
         nn.init.normal_(self.shift, std=0.02)
 
     def forward(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        scale = self.scale.unflatten(0, (-1, *[1] * (weight.dim() - 1)))  # (out, 1, ...)
+        scale = self.scale.reshape(-1, *[1] * (weight.dim() - 1))  # (out, 1, ...)
         return scale * weight, self.scale * bias + self.shift
 
 
