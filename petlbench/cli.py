@@ -30,7 +30,7 @@ examples:
   petlbench leaderboard --format markdown
   petlbench plot params-vs-accuracy -o figure.pdf
 """
-LISTS = ("methods", "presets", "tasks", "suites", "protocols", "backbones", "runs")
+LISTS = ("methods", "tasks", "suites", "protocols", "backbones", "presets", "runs")
 PLOTS = ("params-vs-accuracy",)
 FORMATS = ("table", "csv", "markdown", "json")
 
