@@ -58,7 +58,7 @@ class Display:
         console = Console(stderr=True)
         self.enabled = sys.stderr.isatty() if enabled is None else enabled
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
