@@ -38,7 +38,7 @@ class SalientChannels(nn.Module):
         self.register_buffer("index", torch.arange(channels))  # S; `calibrate` finds another
 
     def forward(self, x: Tensor) -> Tensor:
-        change = self.linear(x[..., self.index]) * self.scale
+        change = self.linear(x.index_select(2, self.index)) * self.scale
         return x.index_add(2, self.index, change.to(x.dtype))
 
 
