@@ -23,7 +23,7 @@ models makes of its embedding, its blocks and its pooling.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, cast
@@ -319,8 +319,20 @@ class Backbone(nn.Module):
         found = {n: m for n, m in self.vit.named_modules() if isinstance(m, Layer)}
         return {name: layer for name, layer in found.items() if not is_attached(name)}
 
-    def prepare(self, num_classes: int) -> None:
-        """Freeze everything and put a fresh linear head."""
+    @property
+    def encoder(self) -> nn.Module:
+        """What images pass: all of the model, unless it encodes something else too."""
+        return cast(nn.Module, self.vit)
+
+    @property
+    def path(self) -> Sequence[nn.Module]:
+        """The encoder's blocks, whether methods attach to them or not."""
+        return self.blocks
+
+    def prepare(self, num_classes: int, texts: Sequence[str] = ()) -> None:
+        """Freeze everything and put a head: a fresh linear one, or one made from `texts`."""
+        if texts:
+            raise UsageError(f"{self.family} has no text tower that could make a head of texts.")
         self.requires_grad_(False)
         self.num_classes = num_classes
         self.put_head(self.shape.num_features)
@@ -379,14 +391,20 @@ class Backbone(nn.Module):
         Images (B, 3, H, W) -> tokens (B, N, D) between the stages -> features (B, D).
         """
         state = None  # of side modules; none of them is in front of a start
-        for stage in [self.embed, *self.blocks, self._pool][start:stop]:
-            if not isinstance(stage, Block):
-                x = stage(x, state) if stage == self._pool else stage(x)
-            elif self.recompute and self.training:  # replays the same random numbers
-                x, state = checkpoint(stage, x, state, use_reentrant=False)
+        stages: list[Any] = [self.embed, *self.path, self._pool]
+        for stage in stages[start:stop]:
+            if isinstance(stage, nn.Module):
+                x, state = self.through(stage, x, state)
             else:
-                x, state = stage(x, state)
+                x = stage(x, state) if stage == self._pool else stage(x)
         return x
+
+    def through(self, block: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        if not isinstance(block, Block):  # without sites
+            return block(x), state
+        if self.recompute and self.training:  # replays the same random numbers
+            return cast("tuple[Tensor, Any]", checkpoint(block, x, state, use_reentrant=False))
+        return cast("tuple[Tensor, Any]", block(x, state))
 
     def _pool(self, x: Tensor, state: Any) -> Tensor:
         features = self.pool(x)
@@ -400,9 +418,9 @@ class Backbone(nn.Module):
         They train nothing, draw no random numbers in training, and no method has attached to them.
         """
         tail = [*self.tail(), self.features]
-        behind = {module for part in (*self.blocks, *tail) for module in part.modules()}
-        front = [module for module in self.vit.modules() if module not in behind]
-        stages = [front, *([*part.modules()] for part in self.blocks)]
+        behind = {module for part in (*self.path, *tail) for module in part.modules()}
+        front = [module for module in self.encoder.modules() if module not in behind]
+        stages = [front, *([*part.modules()] for part in self.path)]
         stages.append([module for part in tail for module in part.modules()])
         count = 0
         for modules in stages:

@@ -180,9 +180,10 @@ def prepare(spec: RunSpec, machine: Machine, adapt: bool = True) -> backbone.Bac
     """The adapted model (or the backbone alone), ready to train on the machine's device."""
     torch.manual_seed(spec.seed)  # a random backbone is the seed's own
     rules = spec.rules
-    model: backbone.Backbone = weights.build(spec.backbone, rules["image_size"], rules["drop_path"])
+    size, options = rules["image_size"], weights.options(rules)
+    model: backbone.Backbone = weights.build(spec.backbone, size, rules["drop_path"], **options)
     torch.manual_seed(spec.seed)  # again: head and method do not depend on how weights came
-    model.prepare(spec.classes)
+    model.prepare(spec.classes, prompts(spec))
     if adapt:
         spec.method.build().attach(model)
     model.use_fused_attention(machine.attention == "fused")
@@ -193,6 +194,14 @@ def prepare(spec: RunSpec, machine: Machine, adapt: bool = True) -> backbone.Bac
         model.compile_blocks()
     model.to(machine.device)
     return model
+
+
+def prompts(spec: RunSpec) -> list[str]:
+    """One text per class, where the protocol makes the head of them."""
+    if spec.rules.get("head") != "text":
+        return []
+    names = spec.members["classes"].split("\n")
+    return [spec.rules["prompt"].replace("{}", name) for name in names]
 
 
 def batches(split: cache.Images, normalise: Normalise) -> Batches:
@@ -225,7 +234,7 @@ def fit(
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> Fitted:
     """Train on images (N, 3, S, S) uint8; what is frozen in front is computed once per image."""
-    device = model.head.weight.device
+    device = next(model.parameters()).device
     normalise = Normalise(rules["mean"], rules["std"], device)
     inputs, stages = resident(pixels, device), model.frozen_stages()
     forward: Callable[[Tensor], Tensor] = lambda images: model(normalise(images))  # noqa: E731

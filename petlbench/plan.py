@@ -14,7 +14,7 @@ from petlbench import method, presets, protocol, settings, weights
 from petlbench.errors import UsageError, unknown
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store
-from petlbench.task import Suite, Task, load_suite
+from petlbench.task import Suite, Task, class_names, load_suite
 
 if TYPE_CHECKING:
     from petlbench.backbone import Shape
@@ -252,11 +252,16 @@ def make(request: Request, sketch: bool = False) -> Plan:
     checkpoint = weights.RANDOM if sketch else request.checkpoint
     backbone = weights.specify(request.backbone or suite.backbone, checkpoint)
     rules = _resolve(rules_of, backbone.name, device)
+    if rules.get("head") == "text":
+        for name, names in _class_names(tasks, root, sketch).items():
+            members[name] |= {"classes": "\n".join(names)}
     # a checkpoint or an image size that does not fit: now, not in every run
-    shape = weights.shape(backbone, rules["image_size"])
+    shape = weights.shape(backbone, rules["image_size"], **weights.options(rules))
     for spec in (spec for row in rows for spec in row.values()):
         try:
             spec.build().require(shape)
+            if rules.get("towers", "image") != "image" and not spec.build().num_trainable(shape):
+                raise UsageError("it trains the head alone, and a text tower makes it here.")
         except UsageError as error:
             raise UsageError(f"method {spec.label} does not fit {backbone.name}: {error}") from None
     specs = [
@@ -390,6 +395,23 @@ def _device(name: str) -> str:
 def _resolve(chosen: protocol.Protocol, backbone: str, device: str) -> dict[str, Any]:
     """The protocol's fields with "auto" and "checkpoint" replaced by what they mean here."""
     rules = chosen.rules()
+    text = {name: rules.pop(name) for name in protocol.TEXT}
+    default = {name: getattr(protocol.Protocol, name) for name in protocol.TEXT}
+    if weights.reads_text(backbone):
+        if text["head"] == "fresh" and text["towers"] != "image":
+            raise UsageError(
+                f"protocol.towers = {text['towers']!r} adapts a text tower, which a fresh head "
+                "does not read; set also: --set protocol.head=text."
+            )
+        if text["head"] == "fresh":
+            del text["prompt"]  # nothing reads it
+        rules |= text
+    elif text != default:
+        changed = next(name for name in text if text[name] != default[name])
+        raise UsageError(
+            f"protocol.{changed} = {text[changed]!r} is for backbones with a text tower (clip:...);"
+            f" {backbone} has none."
+        )
     rules["mean"], rules["std"] = map(
         list, weights.normalisation(rules.pop("normalisation"), backbone)
     )
@@ -398,6 +420,24 @@ def _resolve(chosen: protocol.Protocol, backbone: str, device: str) -> dict[str,
 
         rules["precision"] = "bf16" if speed.bf16_pays(device) else "fp32"
     return rules
+
+
+def _class_names(
+    tasks: Sequence[Task], root: Path | None, sketch: bool
+) -> dict[str, tuple[str, ...]]:
+    """Task -> names of its classes, for prompts; a sketch makes up those that are not known."""
+    found, problems = {}, []
+    for task in tasks:
+        try:
+            found[task.name] = class_names(task, root)
+        except UsageError as error:
+            found[task.name] = tuple(f"class {index}" for index in range(task.classes))
+            problems.append(f"  {task.name}: {error}")
+    if problems and not sketch:
+        raise UsageError(
+            "protocol.head = 'text' makes the head from class names:\n" + "\n".join(problems)
+        )
+    return found
 
 
 def _members(

@@ -18,6 +18,9 @@ from petlbench import settings
 from petlbench.errors import UsageError, unknown
 from petlbench.settings import setting
 
+# Rules without a meaning for a backbone that reads no text; such runs do not have them.
+TEXT = ("towers", "head", "prompt")
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -48,6 +51,10 @@ class Protocol:
     drop_path: float = setting(0.1, at_least=0, below=1)
     augmentation: Literal["none"] = "none"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    # of backbones with a text tower, for which backbones/clip.py says what they mean
+    towers: Literal["image", "text", "both"] = "image"
+    head: Literal["fresh", "text"] = "fresh"
+    prompt: str = "A photo of a {}."
     # evidence
     train_split: str = "train800val200"
     test_split: str = "test"
@@ -65,6 +72,11 @@ class Protocol:
             raise UsageError(
                 f"protocol.warmup_epochs = {self.warmup_epochs} must be smaller than "
                 f"protocol.epochs = {self.epochs}; set both: --set protocol.warmup_epochs=0."
+            )
+
+        if self.prompt.count("{}") != 1:
+            raise UsageError(
+                f"protocol.prompt = {self.prompt!r} must have one {{}}, where the class name goes."
             )
 
     def rules(self) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class Task:
     """Images per split, as published."""
     description: str = ""
     aliases: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+    """In the order of the labels, as they stand in a text; where they are known for certain."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,29 @@ class Suite:
                 raise unknown(f"task of suite {self.name}", name, [t.name for t in self.tasks])
         chosen = {known[name].name for name in names}
         return [task for task in self.tasks if task.name in chosen]
+
+
+def class_names(task: Task, root: Path | None) -> tuple[str, ...]:
+    """What the classes are called: lines of `<root>/<task>/classes.txt`, or else the task's own.
+
+    Raises UsageError that says what to write where.
+    """
+    file = (root or Path("DATA_ROOT")) / task.name / "classes.txt"
+    names, source = task.class_names, f"the suite's {task.name}"
+    if root and file.is_file():
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file} cannot be read: {error}") from error
+        names, source = tuple(line.strip() for line in lines if line.strip()), str(file)
+    if not names:
+        raise UsageError(
+            f"write the names of its {task.classes} classes to {file}, one a line, in the order "
+            "of the labels."
+        )
+    if len(names) != task.classes:
+        raise UsageError(f"{source} has {len(names)} class names; {task.classes} are needed.")
+    return names
 
 
 def suites() -> list[str]:

@@ -8,9 +8,11 @@ is unpickled except tensors (`weights_only`), and nothing downloaded is used unv
 from __future__ import annotations
 
 import hashlib
+import importlib
 import re
 import sys
 import zipfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import resources
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 EMBEDDED = "vit_mini"
 RANDOM = "random"
 
+# What a name starts with -> the module that knows such models; all other names are timm's.
+SOURCES = {"clip": "petlbench.backbones.clip"}
+
 # What `petlbench list backbones` shows; any other plain timm vision transformer is accepted.
 BACKBONES = {
     EMBEDDED: "embedded, 48 px, 1.2 M parameters, pre-trained on CIFAR-100 (offline default)",
@@ -36,6 +41,7 @@ BACKBONES = {
     "vit_base_patch16_clip_quickgelu_224.openai": "CLIP ViT-B/16 image tower",
     "vit_base_patch32_clip_quickgelu_224.openai": "CLIP ViT-B/32 image tower",
     "deit_base_patch16_224.fb_in1k": "DeiT-B/16, ImageNet-1k",
+    "clip:ViT-B-16.openai": "CLIP ViT-B/16, both towers (open_clip; petlbench[clip])",
 }
 
 NORMALISATIONS = {
@@ -69,7 +75,7 @@ def specify(name: str, checkpoint: str | None = None) -> BackboneSpec:
 
     Nothing large is downloaded here.
     """
-    require_known(name)
+    name = require_known(name)
     if checkpoint == RANDOM:
         return BackboneSpec(name, RANDOM)
     if checkpoint is not None:
@@ -99,9 +105,27 @@ def find(name: str, checkpoint: str, file: Path | str | None = None) -> Backbone
     return found
 
 
-def require_known(name: str) -> None:
+def source_of(name: str) -> Any:
+    """The module that knows models of such a name; None for timm's."""
+    prefix, colon, _ = name.partition(":")
+    if not colon:
+        return None
+    if prefix not in SOURCES:
+        raise unknown("kind of backbone", prefix, SOURCES, "timm's have no colon in their name.")
+    return importlib.import_module(SOURCES[prefix])
+
+
+def reads_text(name: str) -> bool:
+    """Whether it has a text tower, and so obeys the rules of a protocol that are about one."""
+    return getattr(source_of(name), "READS_TEXT", False)
+
+
+def require_known(name: str) -> str:
+    """The name as it enters a run's identity."""
+    if source := source_of(name):
+        return str(source.require_known(name))
     if name == EMBEDDED:
-        return
+        return name
     import timm
 
     if not timm.is_model(name):
@@ -111,6 +135,7 @@ def require_known(name: str) -> None:
     tags = [full.partition(".")[2] for full in timm.list_pretrained(base + "*")]
     if tag and name not in timm.list_pretrained(base + ".*"):
         raise unknown(f"weights of {base}", tag, {t for t in tags if t})
+    return name
 
 
 def normalisation(name: str, backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -119,6 +144,8 @@ def normalisation(name: str, backbone: str) -> tuple[tuple[float, ...], tuple[fl
         return NORMALISATIONS[name]
     if backbone == EMBEDDED:
         return NORMALISATIONS["half"]
+    if source := source_of(backbone):
+        return source.normalisation(backbone)  # type: ignore[no-any-return]
     import timm
 
     config = timm.get_pretrained_cfg(backbone)
@@ -130,8 +157,15 @@ def normalisation(name: str, backbone: str) -> tuple[tuple[float, ...], tuple[fl
     return tuple(config.mean), tuple(config.std)
 
 
-def create(name: str, image_size: int, drop_path: float = 0.0) -> Any:
-    """The timm model without weights and without head, for square images of `image_size` px."""
+def options(rules: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a protocol's resolved rules a model is built with, beside size and drop-path."""
+    return {name: rules[name] for name in ("towers",) if name in rules}
+
+
+def create(name: str, image_size: int, drop_path: float = 0.0, **options: Any) -> Any:
+    """The model without weights and without head, for square images of `image_size` px."""
+    if source := source_of(name):
+        return source.create(name, image_size, drop_path, **options)
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
@@ -140,7 +174,7 @@ def create(name: str, image_size: int, drop_path: float = 0.0) -> Any:
         return VisionTransformer(
             img_size=image_size, num_classes=0, drop_path_rate=drop_path, **shape
         )
-    options = {"img_size": image_size, "num_classes": 0, "drop_path_rate": drop_path}
+    options |= {"img_size": image_size, "num_classes": 0, "drop_path_rate": drop_path}
     try:
         try:
             return timm.create_model(name, **options)
@@ -156,7 +190,7 @@ def create(name: str, image_size: int, drop_path: float = 0.0) -> Any:
         ) from error
 
 
-def shape(spec: BackboneSpec, image_size: int) -> Shape:
+def shape(spec: BackboneSpec, image_size: int, **options: Any) -> Shape:
     """Facts of the backbone at that image size; refuses what does not fit.
 
     A checkpoint on this machine is loaded and so found to fit; nothing is downloaded.
@@ -165,11 +199,12 @@ def shape(spec: BackboneSpec, image_size: int) -> Shape:
 
     if spec.path is None:
         with torch.device("meta"):
-            return build(BackboneSpec(spec.name, RANDOM), image_size).shape  # type: ignore[no-any-return]
-    return build(spec, image_size).shape  # type: ignore[no-any-return]
+            spec = BackboneSpec(spec.name, RANDOM)
+            return build(spec, image_size, **options).shape  # type: ignore[no-any-return]
+    return build(spec, image_size, **options).shape  # type: ignore[no-any-return]
 
 
-def build(spec: BackboneSpec, image_size: int, drop_path: float = 0.0) -> Any:
+def build(spec: BackboneSpec, image_size: int, drop_path: float = 0.0, **options: Any) -> Any:
     """A `petlbench.backbone.Backbone` with its weights loaded, ready for `prepare` and `attach`."""
     import torch
 
@@ -177,19 +212,19 @@ def build(spec: BackboneSpec, image_size: int, drop_path: float = 0.0) -> Any:
 
     # weights that a checkpoint replaces need not be drawn, which takes seconds
     with nullcontext() if spec.checkpoint == RANDOM else torch.device("meta"):
-        model = create(spec.name, image_size, drop_path)
+        model = create(spec.name, image_size, drop_path, **options)
     if spec.checkpoint != RANDOM and any(True for _ in model.buffers()):
-        model = create(spec.name, image_size, drop_path)  # no checkpoint has its buffers
+        model = create(spec.name, image_size, drop_path, **options)  # no checkpoint has its buffers
     left_out: list[str] = []
     if spec.checkpoint != RANDOM:
         path = Path(spec.path) if spec.path else _hub_file(spec.name)
         if sha256(path) != spec.checkpoint:
             raise UsageError(f"{path} is not the file with SHA-256 {spec.checkpoint[:12]}...")
-        left_out = load_checkpoint(model, path)
+        left_out = load_checkpoint(model, path, source_of(spec.name))
     try:
         backbone = adopt(model)
     except UsageError as error:
-        raise UsageError(f"{spec.name}: {error}") from None
+        raise UsageError(f"{spec.name}: {error} See: petlbench list backbones") from None
     patch = backbone.shape.patch_size
     if image_size % patch[0] or image_size % patch[1]:
         near = max(1, round(image_size / patch[0])) * patch[0]
@@ -201,8 +236,8 @@ def build(spec: BackboneSpec, image_size: int, drop_path: float = 0.0) -> Any:
     return backbone
 
 
-def load_checkpoint(model: Any, path: Path) -> list[str]:
-    """Load `path` into a timm vision transformer; returns the keys left out (classifiers).
+def load_checkpoint(model: Any, path: Path, source: Any = None) -> list[str]:
+    """Load `path` into the model; returns the keys left out (classifiers).
 
     Position embeddings are resampled to the model's grid (bicubic, as timm does).
     Raises UsageError naming the first missing, unexpected and misshapen tensors.
@@ -232,7 +267,7 @@ def load_checkpoint(model: Any, path: Path) -> list[str]:
     left_out = sorted(key for key in state if NOT_ENCODER.fullmatch(key))
     try:
         # each family of timm renames and resamples what its published checkpoints hold
-        family = sys.modules[type(model).__module__]
+        family = source or sys.modules[type(model).__module__]
         state = getattr(family, "checkpoint_filter_fn", lambda state, model: state)(state, model)
     except Exception as error:
         raise UsageError(f"{path.name} does not fit this backbone: {_one_line(error)}") from error
@@ -392,6 +427,8 @@ def _hub_file(name: str) -> Path:
 
 
 def _hub_location(name: str) -> tuple[str, str]:
+    if source := source_of(name):
+        return source.location(name)  # type: ignore[no-any-return]
     import timm
 
     config = timm.get_pretrained_cfg(name)

@@ -29,6 +29,9 @@ CHANGES: dict[str, Any] = {
     "drop_last": False,
     "drop_path": 0.0,
     "precision": "fp32",
+    "towers": "text",
+    "head": "text",
+    "prompt": "{}",
     "train_split": "train800",
     "test_split": "holdout",
 }

@@ -5,12 +5,13 @@ from __future__ import annotations
 from torch import nn
 
 from petlbench.backbone import Backbone
+from petlbench.backbones.clip import CLIP
 from petlbench.backbones.other import Other
 from petlbench.backbones.swin import Swin
 from petlbench.backbones.vit import ViT
 from petlbench.errors import UsageError
 
-FAMILIES: tuple[type[Backbone], ...] = (ViT, Swin, Other)
+FAMILIES: tuple[type[Backbone], ...] = (ViT, Swin, CLIP, Other)
 
 
 def adopt(model: nn.Module) -> Backbone:

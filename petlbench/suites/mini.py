@@ -70,6 +70,34 @@ def _renderer() -> str:
 
 _SIZES = SIZES | {"trainval": SIZES["train"] + SIZES["val"]}
 
+# What stands in "A photo of a {}.", in the order of the labels.
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CLASS_NAMES = {
+    "digits": tuple(f"handwritten {digit}" for digit in _DIGITS),
+    "fashion_mnist": (
+        *("T-shirt", "pair of trousers", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
+    "scene_count": ("single object", *(f"group of {number} objects" for number in _DIGITS[2:7])),
+    "scene_location": tuple(
+        f"shape at the {row}, {column}"
+        for row in ("top", "upper middle", "lower middle", "bottom")
+        for column in ("far left", "middle left", "middle right", "far right")
+    ),
+    "scene_orientation": tuple(
+        f"triangle pointing {heading}"
+        for heading in (
+            *("right", "up and right", "up", "up and left"),
+            *("left", "down and left", "down", "down and right"),
+        )
+    ),
+}
+
+
+def _task(name: str, group: str, classes: int, description: str) -> Task:
+    return Task(name, group, classes, _SIZES, description, class_names=CLASS_NAMES[name])
+
+
 SUITE = Suite(
     name="mini",
     description="5 small tasks inside the package: real images and rendered scenes, no download",
@@ -77,10 +105,10 @@ SUITE = Suite(
     backbone="vit_mini",
     open_split=_open_split,
     tasks=(
-        Task("digits", "Natural", 10, _SIZES, "handwritten digits, 8x8 (scikit-learn)"),
-        Task("fashion_mnist", "Natural", 10, _SIZES, "clothing, 28x28 (sample of Fashion-MNIST)"),
-        Task("scene_count", "Structured", 6, _SIZES, "how many objects (rendered)"),
-        Task("scene_location", "Structured", 16, _SIZES, "in which cell of 4x4 (rendered)"),
-        Task("scene_orientation", "Structured", 8, _SIZES, "heading of an arrow (rendered)"),
+        _task("digits", "Natural", 10, "handwritten digits, 8x8 (scikit-learn)"),
+        _task("fashion_mnist", "Natural", 10, "clothing, 28x28 (sample of Fashion-MNIST)"),
+        _task("scene_count", "Structured", 6, "how many objects (rendered)"),
+        _task("scene_location", "Structured", 16, "in which cell of 4x4 (rendered)"),
+        _task("scene_orientation", "Structured", 8, "heading of an arrow (rendered)"),
     ),
 )

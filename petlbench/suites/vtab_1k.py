@@ -12,10 +12,27 @@ from petlbench.data import lists
 from petlbench.data.split import Split
 from petlbench.task import Suite, Task
 
+# In the order of the labels. Those of the other tasks are read from `classes.txt`.
+CLASS_NAMES = {
+    "cifar": """
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+        butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+        crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house
+        kangaroo keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle
+        mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree
+        plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew
+        skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank
+        telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf
+        woman worm
+    """,
+}
+
 
 def _task(name: str, group: str, classes: int, test: int, *aliases: str) -> Task:
     sizes = {"train800": 800, "val200": 200, "train800val200": 1000, "test": test}
-    return Task(name, group, classes, sizes, aliases=aliases)
+    words = CLASS_NAMES.get(name, "").split()
+    names = tuple(word.replace("_", " ") for word in words)
+    return Task(name, group, classes, sizes, aliases=aliases, class_names=names)
 
 
 def _open_split(task: Task, split: str, root: Path | None) -> Split:
