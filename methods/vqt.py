@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from timm.layers import Attention
+from timm.layers.attention import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
