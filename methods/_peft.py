@@ -264,6 +264,7 @@ def exactly(names: Iterable[str]) -> str:
 def empty(shape: Shape, names: list[str]) -> nn.Module:
     """The layers of these names, without memory, frozen, and nothing else."""
     model = nn.Module()
+    made: nn.Module
     for layer in shape.layers:
         if layer.name in names:
             *path, last = layer.name.split(".")

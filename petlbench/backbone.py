@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 
-import timm.layers
 import torch
 import torch.nn.functional as F
 from timm.layers.drop import DropPath
+from timm.layers.norm import LayerNorm
 from timm.layers.patch_dropout import PatchDropout
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -95,8 +95,8 @@ class Site(nn.ModuleList):
 class Layer(nn.Module):
     """A layer whose weight and bias pass through the modules of its site `weights`."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Any  # a parameter
+    bias: Any  # a parameter or None
     weights: Site
 
     def effective(self) -> tuple[Tensor, Tensor | None]:
@@ -136,7 +136,7 @@ class Conv(Layer, nn.Conv2d):
     """As `nn.Conv2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, *self.effective())
+        return cast(Tensor, self._conv_forward(x, *self.effective()))
 
 
 class Norm(Layer, nn.LayerNorm):
@@ -151,7 +151,7 @@ ADOPTED: dict[type[nn.Module], type[Layer]] = {
     nn.Linear: Linear,
     nn.Conv2d: Conv,
     nn.LayerNorm: Norm,
-    timm.layers.LayerNorm: Norm,
+    LayerNorm: Norm,
 }
 
 
@@ -371,7 +371,7 @@ class Backbone(nn.Module):
 
     def use_fused_attention(self, fused: bool) -> None:
         """Fused kernel or explicit softmax(q k^T) v: the same formula, another rounding."""
-        for module in self.vit.modules():
+        for module in (*self.vit.modules(), *self.encoder.modules()):
             if hasattr(module, "fused_attn"):
                 module.fused_attn = fused
 

@@ -220,7 +220,10 @@ def test_check(cli: CLI, tmp_path: Path) -> None:
         (["run", "--suite", "vtab"], ["unknown suite 'vtab'", "Did you mean vtab-1k?"]),
         (["run", "--protocol", "vtab"], ["unknown protocol 'vtab'", "Did you mean vtab-1k?"]),
         (["run", "--backbone", "vit_bass_patch16_224"], ["Did you mean vit_base_patch16_224"]),
-        (["run", "--backbone", "resnet18", "--checkpoint", "random"], ["resnet18", "BatchNorm", "petlbench list backbones"]),
+        (
+            ["run", "--backbone", "resnet18", "--checkpoint", "random"],
+            ["resnet18", "BatchNorm", "petlbench list backbones"],
+        ),
         (["run", "--checkpoint", "absent.pth"], ["no checkpoint file at", "absent.pth"]),
         (["run", "--image-size", "20"], ["--image-size 20", "multiple of the patch size 8"]),
         (["run", "--image-size", "big"], ["image_size", "'big'"]),

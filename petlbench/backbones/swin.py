@@ -57,8 +57,8 @@ class Swin(Backbone):
 
     def pool(self, x: Tensor) -> Tensor:
         rows, columns = cast("tuple[int, int]", self.shape.blocks[-1].grid)
-        x = self.vit.norm(x[:, -rows * columns :])
-        return cast(Tensor, self.vit.forward_head(x.unflatten(1, (rows, columns)), pre_logits=True))
+        x = self.vit.norm(x[:, -rows * columns :]).reshape(len(x), rows, columns, -1)
+        return cast(Tensor, self.vit.forward_head(x, pre_logits=True))
 
     def tail(self) -> list[nn.Module]:
         return [self.vit.norm, self.vit.head]
@@ -79,7 +79,7 @@ class Merging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = self.grid
         front, x = x[:, : -rows * columns], x[:, -rows * columns :]
-        x = self.merging(x.unflatten(1, self.grid)).flatten(1, 2)
+        x = self.merging(x.reshape(len(x), rows, columns, -1)).flatten(1, 2)
         if front.shape[1]:
             front = self.merging.reduction(self.merging.norm(front.repeat(1, 1, 4)))
         return torch.cat([front.to(x.dtype), x], dim=1) if front.shape[1] else x
@@ -103,7 +103,8 @@ class Windows(nn.Module):
 
     def forward(self, u: Tensor) -> Tensor:
         (rows, columns), (height, width) = self.grid, self.window
-        front, u = u[:, : -rows * columns], u[:, -rows * columns :].unflatten(1, self.grid)
+        front, u = u[:, : -rows * columns], u[:, -rows * columns :]
+        u = u.reshape(len(u), rows, columns, -1)
         u = torch.roll(u, (-self.shift[0], -self.shift[1]), (1, 2)) if any(self.shift) else u
         u = F.pad(u, (0, 0, 0, -columns % width, 0, -rows % height))
         padded = u.shape[1], u.shape[2]
@@ -111,8 +112,9 @@ class Windows(nn.Module):
         number, prompts = len(u) // len(front), front.shape[1]
         u = torch.cat([front.repeat_interleave(number, 0), u], dim=1)
         y = self._attend(u, prompts)
-        front = y[:, :prompts].unflatten(0, (-1, number)).mean(1)
-        y = window_reverse(y[:, prompts:].unflatten(1, self.window), self.window, *padded)
+        front = y[:, :prompts].reshape(len(y) // number, number, prompts, y.shape[2]).mean(1)
+        y = y[:, prompts:].reshape(len(y), height, width, -1)
+        y = window_reverse(y, self.window, *padded)
         y = y[:, :rows, :columns]
         y = torch.roll(y, self.shift, (1, 2)) if any(self.shift) else y
         return torch.cat([front, y.flatten(1, 2)], dim=1)
@@ -121,7 +123,7 @@ class Windows(nn.Module):
         """Within windows (B W, P + n, D), windows of an image next to each other."""
         attn = self.attn
         bias = attn._get_rel_pos_bias()  # (1, heads, n, n)
-        if self.mask is not None:  # (W, n, n)
+        if isinstance(self.mask, Tensor):  # (W, n, n)
             bias = bias + self.mask[:, None]
         bias = F.pad(bias, (prompts, 0, prompts, 0))
         q, k, v = attn.qkv(u).unflatten(2, (3, attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
