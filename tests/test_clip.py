@@ -37,7 +37,7 @@ CONFIGURATION: dict[str, Any] = {
     },
     "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
 }
-TEXTS = ["A photo of a cat.", "A photo of a lawn mower.", "A photo of an axolotl in a tank."]
+TEXTS = ["A photo of a cat.", "a photo of a lawn mower.", "A photo of an axolotl in a tank."]
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +218,9 @@ def test_a_tower_that_is_not_adapted_is_frozen_and_still() -> None:
     method.load("lora")().attach(backbone)
     backbone.train()
     assert backbone.frozen_stages() == 5  # embedding, three blocks, norm and pooling
+    backbone.use_fused_attention(False)
+    attention: list[Any] = [block.get_submodule("attn") for block in backbone.path]
+    assert not any(each.fused_attn for each in attention)
     rates = [block.attn.drop_path_rate for block in backbone.blocks]
     assert rates == pytest.approx([0.0, 0.3])
     with torch.no_grad():
@@ -425,7 +428,7 @@ def test_rules_about_texts_are_in_the_fingerprint_of_runs_that_have_them(
     assert made(settings=TEXT_HEAD | reworded).fingerprint != text.fingerprint
     assert made(settings=reworded).fingerprint == fresh.fingerprint  # nothing reads it
     assert not plan.make(Request(**small)).specs[0].rules.keys() & {"towers", "head", "prompt"}
-    assert experiment.prompts(text)[0] == "A photo of a handwritten zero."
+    assert experiment.prompts(text)[0] == "a photo of a handwritten zero."
     assert experiment.prompts(fresh) == [] and "classes" not in fresh.members
 
 
@@ -461,8 +464,8 @@ def test_class_names(tmp_path: Path, vtab_root: Path) -> None:
         plan.make(Request(**asked))
     (vtab_root / "dtd" / "classes.txt").write_text("\n".join(f"texture {i}" for i in range(47)))
     specs = {spec.task: spec for spec in plan.make(Request(**asked)).specs}
-    assert experiment.prompts(specs["dtd"])[46] == "A photo of a texture 46."
-    assert experiment.prompts(specs["cifar"])[41] == "A photo of a lawn mower."
+    assert experiment.prompts(specs["dtd"])[46] == "a photo of a texture 46."
+    assert experiment.prompts(specs["cifar"])[41] == "a photo of a lawn mower."
 
 
 def test_suites_name_their_classes() -> None:

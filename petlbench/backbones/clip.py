@@ -205,7 +205,8 @@ def _refusal(configuration: dict[str, Any]) -> str:
     """Why petlbench does not describe such a model; empty if it does."""
     vision, text = configuration["vision_cfg"], configuration["text_cfg"]
     if vision.get("timm_model_name"):
-        return f"its image tower is timm's {vision['timm_model_name']}, which goes without clip:"
+        timm = vision["timm_model_name"]
+        return f"its image tower is timm's {timm}: that name, without clip:, is one"
     if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
         return "its text tower or tokenizer is of another library"
     if not isinstance(vision.get("layers", 12), int):
