@@ -298,6 +298,9 @@ def test_a_configuration_file_is_identified_by_its_content(file: Path) -> None:
     file.write_text('{"embed_dim": 3}')
     assert "is not a configuration of open_clip" in refused("clip:tiny.json")
     assert "cannot read" in refused("clip:none.json")
+    vision = CONFIGURATION["vision_cfg"] | {"pool_type": "none"}
+    file.write_text(json.dumps(CONFIGURATION | {"vision_cfg": vision}))
+    assert "no pooled feature" in refused("clip:tiny.json")
 
 
 def test_normalisation(file: Path) -> None:

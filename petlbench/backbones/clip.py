@@ -211,6 +211,8 @@ def _refusal(configuration: dict[str, Any]) -> str:
         return "its text tower or tokenizer is of another library"
     if not isinstance(vision.get("layers", 12), int):
         return "its image tower is a ResNet"
+    if vision.get("pool_type", "tok") not in ("tok", "avg"):
+        return "its image tower has no pooled feature"
     for part, understood in UNDERSTOOD.items():
         values = configuration[part] if part else configuration
         odd = [key for key, value in values.items() if key not in understood and value]
@@ -317,10 +319,8 @@ class Text(Tower):
         for block in self.blocks:
             x, state = through(block, x, state)
         last = tokens.argmax(1)  # the mark at the end has the highest number
-        return (
-            cast(Tensor, self.norm(x[torch.arange(len(x), device=x.device), last]))
-            @ self.projection
-        )
+        x = x[torch.arange(len(x), device=x.device), last]
+        return cast(Tensor, self.norm(x)) @ self.projection
 
 
 class Both(nn.Module):
