@@ -11,17 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from proofs.common import (
     CLASSES,
+    TINY,
     Times,
     adapt,
     added,
     attached,
     base,
+    batches,
     images,
     perturb,
     quick_gelu,
     rates,
     tokens,
 )
+from timm.layers import SwiGLU, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -45,6 +48,60 @@ def test_contract(method: str) -> None:
     assert [f for f in findings if not f.holds] == []
     assert {f.model for f in findings} == set(MODELS)
     assert all(not f.refused for f in findings if f.model == "[cls] token")
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "gated MLP": {"mlp_layer": SwiGLU, "act_layer": nn.SiLU},
+    "packed gated MLP, no qkv bias": {
+        "mlp_layer": SwiGLUPacked,
+        "act_layer": nn.SiLU,
+        "qkv_bias": False,
+    },
+    "normalised q and k, no bias anywhere": {
+        "qk_norm": True,
+        "qkv_bias": False,
+        "proj_bias": False,
+    },
+}
+
+
+@pytest.mark.parametrize("model", ODD)
+@pytest.mark.parametrize("method", sorted(builtin()))
+def test_other_insides(method: str, model: str) -> None:
+    """Handled, with the declared count and a merge that changes nothing, or refused in words."""
+    torch.manual_seed(0)
+    backbone = ViT(VisionTransformer(**TINY | ODD[model]))
+    backbone.prepare(CLASSES)
+    built = load(method)()
+    try:
+        built.require(backbone.shape)
+    except UsageError:
+        return
+    names = {name for name, _ in backbone.named_parameters()}
+    built.attach(backbone)
+    built.calibrate(backbone, batches)
+    assert built.num_trainable(backbone.shape) == sum(p.numel() for p in added(backbone).values())
+    perturb_trained(backbone)
+    backbone.double().eval()
+    expected = backbone(images())
+    expected.sin().sum().backward()
+    assert [n for n, p in trained_parameters(backbone).items() if p.grad is None] == []
+    if not built.merges:
+        return
+    try:
+        with torch.no_grad():
+            built.merge(backbone)
+    except UsageError as error:  # no bias that could take up a constant
+        assert "no bias" in str(error)
+        return
+    assert {name for name, _ in backbone.named_parameters()} == names
+    torch.testing.assert_close(backbone(images()), expected, rtol=1e-7, atol=1e-7)
+
+
+def perturb_trained(backbone: Backbone) -> None:
+    with torch.no_grad():
+        for parameter in trained_parameters(backbone).values():
+            parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 # -- training mode -------------------------------------------------------------------------------
