@@ -33,10 +33,11 @@ class Entries(nn.Module):
     def __init__(self, outputs: int, count: int) -> None:
         super().__init__()
         self.values = nn.Parameter(torch.zeros(outputs, count))
-        self.register_buffer("index", torch.arange(count).repeat(outputs, 1))  # see `calibrate`
+        index = torch.arange(count, dtype=torch.int32)  # four bytes, since it is stored
+        self.register_buffer("index", index.repeat(outputs, 1))  # see `calibrate`
 
     def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        changed = weight.flatten(1).scatter_add(1, self.index, self.values.to(weight.dtype))
+        changed = weight.flatten(1).scatter_add(1, self.index.long(), self.values.to(weight.dtype))
         return changed.view_as(weight), bias
 
 

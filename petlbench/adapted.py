@@ -108,7 +108,8 @@ def export(adapted: Adapted, file: Path, merge: bool) -> None:
     """Write `.safetensors`: a plain timm checkpoint if merged, else what was trained and its spec.
 
     The plain checkpoint has timm's names, `head` included:
-    `timm.create_model(name, checkpoint_path=file, num_classes=classes, img_size=size)`.
+    `timm.create_model(name, checkpoint_path=file, num_classes=classes, img_size=size)`. Of a
+    `clip:` backbone it is open_clip's state dict, and `head.*`.
     """
     if file.suffix != ".safetensors":
         raise UsageError(f"{file}: an export ends in .safetensors.")

@@ -169,7 +169,7 @@ def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
         metavar="A,B",
         help="settings per task: convpass.released, or ./convpass.mine.toml",
     )
-    add("--backbone", metavar="NAME", help="a timm vision transformer (default: the suite's)")
+    add("--backbone", metavar="NAME", help="a timm model or clip:NAME (default: the suite's)")
     add("--checkpoint", metavar="FILE", help=".safetensors, .npz, .pth, .pt, or: random")
     add("--data-root", metavar="DIR", help="where the datasets lie (or set PETLBENCH_DATA)")
     add("--protocol", metavar="NAME", help="a name or ./file.toml (default: the suite's)")
@@ -420,7 +420,15 @@ def _list_runs(options: argparse.Namespace) -> list[tuple[str, str]]:
 def _list_backbones(options: argparse.Namespace) -> list[tuple[str, str]]:
     from petlbench.weights import BACKBONES
 
-    return [*BACKBONES.items(), ("vit_*, deit_*", "any other plain timm vision transformer")]
+    others = [
+        ("vit_*, deit_*, swin_*", "any other plain vision transformer or Swin of timm"),
+        ("...", "any other timm model without BatchNorm, for full, linear, bitfit, layernorm, ..."),
+        (
+            "clip:NAME, clip:NAME.TAG",
+            "any CLIP of open_clip with plain towers, or its config .json",
+        ),
+    ]
+    return [*BACKBONES.items(), *others]
 
 
 _LISTINGS = {

@@ -36,6 +36,7 @@ from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
 from petlbench.train import train
 
+EXTRAS = {"peft": "peft", "open_clip": "open_clip_torch"}  # recorded where a run used them
 FEATURES_AT_MOST = 2 * 2**30  # bytes kept in memory of what is frozen in front
 
 
@@ -128,7 +129,9 @@ def measure(
         )
 
     normalise = Normalise(rules["mean"], rules["std"], device)
-    method.calibrate(model, batches(training, normalise))
+    bf16 = rules["precision"] == "bf16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        method.calibrate(model, batches(training, normalise))
     setup_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
     fitted = fit(
@@ -145,7 +148,6 @@ def measure(
     test = images(rules["test_split"])
     on_progress(f"testing on {len(test.labels)} images")
     begin = time.perf_counter()
-    bf16 = rules["precision"] == "bf16"
     predictions = predict(model, torch.from_numpy(test.pixels), normalise, bf16).numpy()
     measured = {
         "test": {"correct": int((predictions == test.labels).sum()), "total": len(test.labels)},
@@ -302,6 +304,9 @@ def _environment(machine: Machine) -> dict[str, Any]:
         "petlbench": __version__,
         "git_commit": _git_commit(),
         **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")},
+        **{
+            name: metadata.version(name) for module, name in EXTRAS.items() if module in sys.modules
+        },
     }
 
 

@@ -220,7 +220,7 @@ def _try(spec: RunSpec, machine: Machine) -> tuple[str, Speed | str]:
 
 
 def _question(spec: RunSpec, machine: Machine) -> dict[str, Any]:
-    rules = ("image_size", "batch_size", "drop_path", "precision")
+    rules = ("image_size", "batch_size", "drop_path", "precision", "towers", "head")
     return {
         "what": "speed",
         "device": machine.device,
@@ -228,7 +228,7 @@ def _question(spec: RunSpec, machine: Machine) -> dict[str, Any]:
         "memory options": [machine.recompute, machine.compile],
         "backbone": spec.backbone.name,
         "method": [spec.method.name, spec.method.source, spec.method.config],
-        "rules": {name: spec.rules[name] for name in rules},
+        "rules": {name: spec.rules[name] for name in rules if name in spec.rules},
     }
 
 

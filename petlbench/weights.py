@@ -31,7 +31,7 @@ RANDOM = "random"
 # What a name starts with -> the module that knows such models; all other names are timm's.
 SOURCES = {"clip": "petlbench.backbones.clip"}
 
-# What `petlbench list backbones` shows; any other plain timm vision transformer is accepted.
+# What `petlbench list backbones` shows; any other model that fits is accepted.
 BACKBONES = {
     EMBEDDED: "embedded, 48 px, 1.2 M parameters, pre-trained on CIFAR-100 (offline default)",
     "vit_base_patch16_224.orig_in21k": "ViT-B/16, ImageNet-21k: the usual VTAB-1K backbone",
@@ -41,6 +41,8 @@ BACKBONES = {
     "vit_base_patch16_clip_quickgelu_224.openai": "CLIP ViT-B/16 image tower",
     "vit_base_patch32_clip_quickgelu_224.openai": "CLIP ViT-B/32 image tower",
     "deit_base_patch16_224.fb_in1k": "DeiT-B/16, ImageNet-1k",
+    "swin_base_patch4_window7_224.ms_in22k": "Swin-B, ImageNet-22k",
+    "convnext_tiny.fb_in22k": "ConvNeXt-T, ImageNet-22k: for methods that need no blocks",
     "clip:ViT-B-16.openai": "CLIP ViT-B/16, both towers (open_clip; petlbench[clip])",
 }
 

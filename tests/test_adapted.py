@@ -24,7 +24,7 @@ from petlbench.mini import ARCHITECTURE
 from petlbench.store import Record, Store
 from petlbench.task import load_suite
 
-METHODS = ["lora", "convpass", "vpt", "bitfit"]
+METHODS = ["lora", "convpass", "vpt", "bitfit", "sct", "gps", "vqt", "compacter"]
 
 
 def finished(small: dict[str, Any], **changes: Any) -> dict[str, Record]:
