@@ -36,7 +36,7 @@ from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
 from petlbench.train import train
 
-EXTRAS = {"peft": "peft", "open_clip": "open_clip_torch"}  # recorded where a run used them
+EXTRAS = {"peft": "peft", "open_clip_torch": "open_clip"}  # recorded where a run used them
 FEATURES_AT_MOST = 2 * 2**30  # bytes kept in memory of what is frozen in front
 
 
@@ -288,6 +288,7 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def _environment(machine: Machine) -> dict[str, Any]:
+    extras = [name for name, module in EXTRAS.items() if module in sys.modules]
     gpu = torch.cuda.get_device_name(machine.device) if machine.device.startswith("cuda") else None
     return {
         "device": machine.device,
@@ -303,10 +304,7 @@ def _environment(machine: Machine) -> dict[str, Any]:
         "python": platform.python_version(),
         "petlbench": __version__,
         "git_commit": _git_commit(),
-        **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow")},
-        **{
-            name: metadata.version(name) for module, name in EXTRAS.items() if module in sys.modules
-        },
+        **{name: metadata.version(name) for name in ("torch", "timm", "numpy", "pillow", *extras)},
     }
 
 
