@@ -54,7 +54,7 @@ class Protocol:
     # of backbones with a text tower, for which backbones/clip.py says what they mean
     towers: Literal["image", "text", "both"] = "image"
     head: Literal["fresh", "text"] = "fresh"
-    prompt: str = "a photo of a {}."
+    prompt: str = "A photo of {}."
     # evidence
     train_split: str = "train800val200"
     test_split: str = "test"

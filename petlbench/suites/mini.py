@@ -70,7 +70,7 @@ def _renderer() -> str:
 
 _SIZES = SIZES | {"trainval": SIZES["train"] + SIZES["val"]}
 
-# What stands in "a photo of a {}.", in the order of the labels.
+# What stands in "A photo of {}.", in the order of the labels.
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 CLASS_NAMES = {
     "digits": tuple(f"handwritten {digit}" for digit in _DIGITS),
