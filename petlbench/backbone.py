@@ -23,8 +23,9 @@ models makes of its embedding, its blocks and its pooling.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, cast
 
@@ -391,26 +392,28 @@ class Backbone(nn.Module):
         Images (B, 3, H, W) -> tokens (B, N, D) between the stages -> features (B, D).
         """
         state = None  # of side modules; none of them is in front of a start
-        stages: list[Any] = [self.embed, *self.path, self._pool]
+        blocks = [partial(self.through, block) for block in self.path]
+        stages: list[Callable[..., tuple[Tensor, Any]]] = [self._embed, *blocks, self._pool]
         for stage in stages[start:stop]:
-            if isinstance(stage, nn.Module):
-                x, state = self.through(stage, x, state)
-            else:
-                x = stage(x, state) if stage == self._pool else stage(x)
+            x, state = stage(x, state)
         return x
 
     def through(self, block: Any, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """One block, with what its neighbours hand on beside the tokens."""
         if not isinstance(block, Block):  # without sites
             return block(x), state
         if self.recompute and self.training:  # replays the same random numbers
             return cast("tuple[Tensor, Any]", checkpoint(block, x, state, use_reentrant=False))
         return cast("tuple[Tensor, Any]", block(x, state))
 
-    def _pool(self, x: Tensor, state: Any) -> Tensor:
+    def _embed(self, images: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self.embed(images), state
+
+    def _pool(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         features = self.pool(x)
         for module in self.features:
             features = module(features, state)
-        return features
+        return features, state
 
     def frozen_stages(self) -> int:
         """How many stages at the front compute the same of an image in every epoch.
