@@ -131,7 +131,7 @@ def test_gps_starts_from_the_backbone() -> None:
 def test_gps_stores_the_entries() -> None:
     stored = stored_tensors(adapt("gps"))
     index = stored["vit.blocks.0.mlp.layer.fc1.weights.0.index"]
-    assert index.shape == (24, 1) and index.dtype == torch.int64
+    assert index.shape == (24, 1) and index.dtype == torch.int32
 
 
 def test_gps_needs_no_blocks() -> None:
