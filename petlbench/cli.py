@@ -36,7 +36,10 @@ FORMATS = ("table", "csv", "markdown", "json")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, whose errors are told like all others."""
+    """argparse, whose errors are told like all others, and whose options are typed in full."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options | {"allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         if "unrecognized arguments" in message:
@@ -411,7 +414,8 @@ def _list_runs(options: argparse.Namespace) -> list[tuple[str, str]]:
                 spec, test = record["spec"], record["test"]
                 kept = (folder / "artifacts" / f"{record['key']}.safetensors").is_file()
                 text = f"{spec['suite']} {spec['task']}, {spec['method']['label']}, "
-                text += f"seed {spec['seed']}, {spec['backbone']['name']}: "
+                text += f"seed {spec['seed']}, {spec['backbone']['name']}, "
+                text += f"{spec['protocol']['epochs']} epochs, comparison {record['fingerprint']}: "
                 text += f"{100 * test['correct'] / test['total']:.1f}%"
                 rows.append((record["key"], text + ("" if kept else " (weights not kept)")))
     return rows
@@ -536,7 +540,6 @@ def benchmark(options: argparse.Namespace) -> None:
 
 def check(options: argparse.Namespace) -> int:
     from petlbench import method
-    from petlbench.check import MODELS
     from petlbench.check import check as findings_of
 
     if options.all == bool(options.methods):
@@ -559,7 +562,9 @@ def check(options: argparse.Namespace) -> int:
         holds = all(finding.holds for finding in findings)
         sound &= holds
         verdict = "is sound" if holds else "is NOT sound"
-        print(f"  {reference} {verdict} ({len(findings)} checks on {len(MODELS)} tiny models)")
+        checks = [finding for finding in findings if not finding.refused]
+        models = len({finding.model for finding in checks})
+        print(f"  {reference} {verdict} ({len(checks)} checks on {models} tiny models)")
     return 0 if sound else 1
 
 
@@ -612,17 +617,32 @@ def export(options: argparse.Namespace) -> None:
     import timm
 
     from petlbench import adapted
+    from petlbench.weights import EMBEDDED
 
     model = _load_adapted(options)
     file = options.output or Path(f"{model.spec.key}.safetensors")
     adapted.export(model, file, options.merge)
     print(f"wrote {file}")
-    size, name = model.spec.rules["image_size"], model.spec.backbone.name
-    if options.merge and timm.is_model(name):
+    if not options.merge:
+        print(f"what was trained, without the backbone; use it: petlbench predict --run {file}")
+        return
+    size, name, classes = (
+        model.spec.rules["image_size"],
+        model.spec.backbone.name,
+        model.spec.classes,
+    )
+    if timm.is_model(name):
         print(
             f"load it: timm.create_model({name!r}, checkpoint_path={str(file)!r}, "
-            f"num_classes={model.spec.classes}, img_size={size})"
+            f"num_classes={classes}, img_size={size})"
         )
+    elif name == EMBEDDED:
+        print(
+            "load it: timm.models.VisionTransformer(**petlbench.mini.ARCHITECTURE, "
+            f"num_classes={classes}, img_size={size}).load_state_dict(load_file({str(file)!r}))"
+        )
+    else:
+        print("it holds the state dict of the model by open_clip, and head.* of a trained head")
 
 
 def _load_adapted(options: argparse.Namespace) -> Any:

@@ -118,7 +118,10 @@ class MethodSpec:
     def build(self) -> Method:
         cls = load(self.reference)
         if self.source and _code_hash(cls) != self.source:
-            raise RunError(f"{self.reference} was edited since the run was planned; run it again.")
+            raise RunError(
+                f"{self.reference} was edited since the run was planned, or is another file than "
+                "the run's; plan and run it again."
+            )
         return cls(**self.config)
 
 
@@ -195,7 +198,7 @@ def load(reference: str) -> type[Method]:
     points = installed()
     if reference not in points:
         there = f"./{reference}.py" if Path(f"{reference}.py").is_file() else "./mine.py"
-        hint = f"Your own method: give its file, as in --methods {there}."
+        hint = f"Your own method: give its file, {there}."
         whole = (f"{name}:{m}" for name, file in families().items() for m in members(file))
         raise unknown("method", reference, [*builtin(), *points, *(whole if colon else ())], hint)
     try:

@@ -71,7 +71,7 @@ class Protocol:
         if self.warmup_epochs >= self.epochs:
             raise UsageError(
                 f"protocol.warmup_epochs = {self.warmup_epochs} must be smaller than "
-                f"protocol.epochs = {self.epochs}; set both: --set protocol.warmup_epochs=0."
+                f"protocol.epochs = {self.epochs}; lower it too: --set protocol.warmup_epochs=0."
             )
 
         if self.prompt.count("{}") != 1:

@@ -406,7 +406,8 @@ def _hub_sha256(name: str) -> str:
     except Exception as error:
         raise UsageError(
             f"the weights of {name} are not on this machine and the hub ({repository}) cannot be "
-            f"reached: {type(error).__name__}. Give a file: --checkpoint FILE.safetensors|.npz|.pth"
+            f"reached: {type(error).__name__}. Give a file: --checkpoint "
+            "FILE.safetensors|.npz|.pth, or try it with --checkpoint random."
         ) from error
     for sibling in info.siblings or []:
         if sibling.rfilename == file and sibling.lfs is not None:

@@ -183,7 +183,8 @@ def test_what_a_careless_user_types(small: dict[str, Any], checkpoint: Path, cli
     cli("predict", "--run", key, "x.png").refused("were not kept", "--keep all")
     listed = cli("list", "runs").out
     assert (
-        f"{key}  mini digits, lora, seed 0, vit_mini: " in listed and "(weights not kept)" in listed
+        f"{key}  mini digits, lora, seed 0, vit_mini, 1 epochs, comparison " in listed
+        and "(weights not kept)" in listed
     )
     assert not list(Path().glob("*.partial")) and not Path("m.pth").exists()
 

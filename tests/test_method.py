@@ -80,7 +80,7 @@ def test_settings_are_written_out_and_shown() -> None:
         ("linear", {"rank": 4}, "linear has no settings; remove linear.rank."),
         ("convpas", {}, "unknown method 'convpas'. Did you mean convpass"),
         ("Lora", {}, "Did you mean lora"),
-        ("zzzz", {}, "--methods ./mine.py"),
+        ("zzzz", {}, "./mine.py"),
     ],
 )
 def test_bad_requests_are_refused(name: str, config: dict[str, object], message: str) -> None:

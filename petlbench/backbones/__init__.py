@@ -15,10 +15,9 @@ FAMILIES: tuple[type[Backbone], ...] = (ViT, Swin, CLIP, Other)
 
 
 def adopt(model: nn.Module) -> Backbone:
-    """Wrap a timm model in the family that describes it; refuses with the families' reasons."""
-    reasons = {family.__name__: family.refuses(model) for family in FAMILIES}
+    """Wrap a timm model in the family that describes it; refuses with the reason."""
     for family in FAMILIES:
-        if not reasons[family.__name__]:
+        if not (reason := family.refuses(model)):
             return family(model)
-    told = "; ".join(f"as {name}: {reason}" for name, reason in reasons.items())
-    raise UsageError(f"{type(model).__name__} is not a backbone for petlbench ({told}).")
+    # the last family asks the least, so its reason is the one that counts
+    raise UsageError(f"{type(model).__name__} is not a backbone for petlbench: {reason}.")
