@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+
+# A shell's background jobs ignore Ctrl-C, and their children inherit that: tests of it need it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is imported, here and in subprocesses: one thread, and never the network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

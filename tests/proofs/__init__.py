@@ -18,6 +18,7 @@ Settings that do not change the evaluated formula are accepted and ignored.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +27,8 @@ from typing import Any
 from reference.vit import Params, Vit, classify, depth, embed
 from torch import Tensor
 
-from petlbench.method import builtin
+from petlbench.check import Finding, check
+from petlbench.method import builtin, load
 
 PROOFS: dict[str, ModuleType] = {
     method: importlib.import_module(f"proofs.test_{method}")
@@ -53,6 +55,12 @@ def trained(method: str, p: Params) -> set[str]:
         return proof.trained(p)
     names = {f"vit.blocks.{i}.{name}" for i in range(depth(p)) for name in proof.ADDED}
     return names | {"head.weight", "head.bias"}
+
+
+@functools.cache
+def findings(method: str) -> tuple[Finding, ...]:
+    """What `petlbench check` sees of a built-in method; measured once for all tests."""
+    return tuple(check(load(method)()))
 
 
 def every(attribute: str) -> list[tuple[Any, ...]]:
