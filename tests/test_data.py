@@ -528,8 +528,8 @@ def test_ctrl_c_ends_a_build_at_once(root: Path) -> None:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "reading 0\n"
     process.send_signal(signal.SIGINT)
-    output, message = process.communicate(timeout=120)  # of 1,000 seconds
-    assert "KeyboardInterrupt" in message and len(output.splitlines()) <= 5
+    output, message = process.communicate(timeout=30)
+    assert "KeyboardInterrupt" in message and len(output.splitlines()) <= 2
     assert cached_files("*") == cached_files("*.lock")  # nothing half-written
 
 
