@@ -257,10 +257,12 @@ def make(request: Request, sketch: bool = False) -> Plan:
             members[name] |= {"classes": "\n".join(names)}
     # a checkpoint or an image size that does not fit: now, not in every run
     shape = weights.shape(backbone, rules["image_size"], **weights.options(rules))
-    for spec in (spec for row in rows for spec in row.values()):
+    # most rows have one method for all tasks, and asking PEFT's takes a second
+    for spec in {id(spec): spec for row in rows for spec in row.values()}.values():
         try:
-            spec.build().require(shape)
-            if rules.get("towers", "image") != "image" and not spec.build().num_trainable(shape):
+            built = spec.build()
+            built.require(shape)
+            if rules.get("towers", "image") != "image" and not built.num_trainable(shape):
                 raise UsageError("it trains the head alone, and a text tower makes it here.")
         except UsageError as error:
             raise UsageError(f"method {spec.label} does not fit {backbone.name}: {error}") from None
