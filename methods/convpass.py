@@ -47,7 +47,7 @@ def convolve(conv: nn.Conv2d, u: Tensor, shape: BlockShape) -> Tensor:
 
 
 def require_grid(shape: Shape) -> None:
-    if any(block.grid is None for block in shape.blocks):
+    if shape.reads_text:
         raise UsageError("a text has no grid on which to convolve.")
 
 

@@ -92,7 +92,7 @@ class DTL(Method):
 
     def require(self, shape: Shape) -> None:
         super().require(shape)
-        if self.conv and any(block.grid is None for block in shape.blocks):
+        if self.conv and shape.reads_text:
             raise UsageError("a text has no grid on which to convolve; dtl.conv=false needs none.")
 
     def attach(self, backbone: Backbone) -> None:

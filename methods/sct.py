@@ -63,7 +63,7 @@ class SCT(Method):
 
     def require(self, shape: Shape) -> None:
         super().require(shape)
-        if any(block.grid is None for block in shape.blocks):
+        if shape.reads_text:
             raise UsageError("the importance of channels is measured on patches; a text has none.")
 
     def attach(self, backbone: Backbone) -> None:

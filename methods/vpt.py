@@ -72,7 +72,7 @@ def attach_prompts(backbone: Backbone, tokens: int, dropout: float, deep: bool) 
 
 
 def require_images(shape: Shape) -> None:
-    if any(block.grid is None for block in shape.blocks):
+    if shape.reads_text:
         raise UsageError("prompts would move the token at which a text tower is read.")
 
 

@@ -92,7 +92,7 @@ class VQT(Method):
 
     def require(self, shape: Shape) -> None:
         super().require(shape)
-        if any(block.grid is None for block in shape.blocks):
+        if shape.reads_text:
             raise UsageError("queries in front of a text would need its causal mask.")
         if any(block.windowed for block in shape.blocks):
             raise UsageError("queries read all tokens of a block; here it attends within windows.")

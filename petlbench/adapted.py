@@ -156,16 +156,16 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
             return json.loads(spec), file, {}
         except (SafetensorError, ValueError) as error:
             raise UsageError(f"{file} cannot be read: {error}") from error
-    found = [
+    everything = [
         (folder, record)
         for folder in api.folders(results)
         for record in Store(folder).load()[0]
-        if record["status"] == "done" and record["key"].startswith(str(run))
+        if record["status"] == "done"
     ]
+    found = [each for each in everything if each[1]["key"].startswith(str(run))]
     if not found:
-        keys = [r["key"] for folder in api.folders(results) for r in Store(folder).load()[0]]
         hint = f"See: petlbench list runs --results {results}"
-        raise unknown("run", str(run), keys, hint)
+        raise unknown("run", str(run), [record["key"] for _, record in everything], hint)
     if len({record["key"] for _, record in found}) > 1:
         keys = sorted({record["key"] for _, record in found})
         raise UsageError(f"run {run!r} is short for {', '.join(keys[:4])}: give more digits.")

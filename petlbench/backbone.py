@@ -84,6 +84,11 @@ class Shape:
     num_norms: int  # elements of the weights and biases of its LayerNorms
 
     @property
+    def reads_text(self) -> bool:
+        """Whether some blocks have tokens of a text, which lie on no grid."""
+        return any(block.grid is None for block in self.blocks)
+
+    @property
     def uniform(self) -> bool:
         """Whether all blocks have the same width and the same tokens."""
         return len({(block.dim, block.num_tokens) for block in self.blocks}) == 1
@@ -454,7 +459,8 @@ class Backbone(nn.Module):
                 for module in reversed(list(branch.before)):
                     matrix, constant = linear_map(module, block.shape.dim)
                     for name in branch.reads:
-                        layer, weight = branch.linear(name), branch.linear(name).weight.double()
+                        layer = branch.linear(name)
+                        weight = layer.weight.double()
                         bias = add(layer.bias, weight @ constant)
                         put(layer, weight @ matrix, bias, f"{name} of block {number}")
                 branch.before = Site()
@@ -568,6 +574,13 @@ def norms(model: nn.Module) -> Iterator[nn.LayerNorm]:
 def trained_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name -> parameter, of everything that trains (the head included)."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def count_trained(model: nn.Module) -> tuple[int, int]:
+    """Elements of everything that trains: without the head, and of the head."""
+    trained = trained_parameters(model)
+    head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))
+    return sum(p.numel() for p in trained.values()) - head, head
 
 
 def stored_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -20,7 +20,13 @@ from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, load_stored, stored_tensors, trained_parameters
+from petlbench.backbone import (
+    Backbone,
+    count_trained,
+    load_stored,
+    stored_tensors,
+    trained_parameters,
+)
 from petlbench.backbones import adopt
 from petlbench.errors import RunError, UsageError
 from petlbench.method import Batches, Method
@@ -115,8 +121,7 @@ def count_on_vit_b16(method: Method) -> int:
         backbone = adopt(VisionTransformer())
         backbone.prepare(CLASSES)
         method.attach(backbone)
-    names = trained_parameters(backbone).items()
-    measured = sum(p.numel() for name, p in names if not name.startswith("head."))
+    measured, _ = count_trained(backbone)
     if measured != (declared := method.num_trainable(backbone.shape)):
         raise RunError(f"on ViT-B/16: {measured:,} trainable, {declared:,} declared")
     return measured
@@ -145,6 +150,14 @@ def adapted(method: Method, name: str) -> Backbone:
     backbone = tiny(name)
     method.attach(backbone)
     method.calibrate(backbone, batches(backbone))
+    return backbone
+
+
+def moved(backbone: Backbone) -> Backbone:
+    """With everything trainable away from where it starts, as training would leave it."""
+    with torch.no_grad():
+        for parameter in trained_parameters(backbone).values():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
     return backbone
 
 
@@ -177,8 +190,7 @@ def _identity(method: Method, name: str) -> str:
 
 def _count(method: Method, name: str) -> str:
     backbone = adapted(method, name)
-    trained = trained_parameters(backbone)
-    measured = sum(p.numel() for n, p in trained.items() if not n.startswith("head."))
+    measured, _ = count_trained(backbone)
     declared = method.num_trainable(backbone.shape)
     return "" if measured == declared else f"{measured:,} trainable, {declared:,} declared"
 
@@ -228,10 +240,7 @@ def _configuration(method: Method, name: str) -> str:
 
 
 def _weights(method: Method, name: str) -> str:
-    backbone = adapted(method, name)
-    with torch.no_grad():
-        for parameter in trained_parameters(backbone).values():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
+    backbone = moved(adapted(method, name))
     stored = {n: p.detach().contiguous() for n, p in stored_tensors(backbone).items()}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.safetensors"
@@ -247,10 +256,8 @@ def _weights(method: Method, name: str) -> str:
 
 
 def _merging(method: Method, name: str) -> str:
-    plain, backbone = tiny(name), adapted(method, name).eval()
+    plain, backbone = tiny(name), moved(adapted(method, name)).eval()
     with torch.no_grad():
-        for parameter in trained_parameters(backbone).values():
-            parameter.add_(0.1 * torch.randn(parameter.shape))
         expected = backbone(images(backbone))
         try:
             method.merge(backbone)

@@ -606,11 +606,7 @@ def predict(options: argparse.Namespace) -> None:
     if options.output is None:
         print(text, end="")
         return
-    try:
-        write_text(options.output, text)
-    except OSError as error:
-        raise UsageError(f"cannot write {options.output}: {error.strerror or error}.") from error
-    print(f"wrote {options.output}")
+    _save(lambda: write_text(options.output, text), options.output)
 
 
 def export(options: argparse.Namespace) -> None:
@@ -626,11 +622,8 @@ def export(options: argparse.Namespace) -> None:
     if not options.merge:
         print(f"what was trained, without the backbone; use it: petlbench predict --run {file}")
         return
-    size, name, classes = (
-        model.spec.rules["image_size"],
-        model.spec.backbone.name,
-        model.spec.classes,
-    )
+    spec = model.spec
+    size, name, classes = spec.rules["image_size"], spec.backbone.name, spec.classes
     if timm.is_model(name):
         print(
             f"load it: timm.create_model({name!r}, checkpoint_path={str(file)!r}, "

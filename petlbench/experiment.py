@@ -119,9 +119,7 @@ def measure(
     training = images(rules["train_split"])
     method = spec.method.build()
     model = prepare(spec, machine)
-    trained = backbone.trained_parameters(model)
-    head = sum(p.numel() for name, p in trained.items() if name.startswith("head."))
-    trainable = sum(p.numel() for p in trained.values()) - head
+    trainable, head = backbone.count_trained(model)
     if trainable != (declared := method.num_trainable(model.shape)):
         raise RunError(
             f"{spec.method.label} trains {trainable:,} parameters and declares {declared:,}; "

@@ -85,7 +85,10 @@ class Method:
         raise NotImplementedError(f"{type(self).__name__} does not declare its parameter count")
 
     def identity_at_init(self) -> bool:
-        """Whether the adapted backbone, before training, computes exactly what it did frozen."""
+        """Whether the adapted backbone, before training, computes what it did frozen.
+
+        Up to rounding: to 1e-5 on logits of order one.
+        """
         return True
 
     def merge(self, backbone: Backbone) -> None:

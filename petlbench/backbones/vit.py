@@ -9,7 +9,7 @@ from timm.models.vision_transformer import Block as TimmBlock
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, Block, BlockShape, Branch, Linear
+from petlbench.backbone import Backbone, Block, BlockShape, Branch
 
 
 class ViT(Backbone):
@@ -76,7 +76,6 @@ def transformer_block(
         name: (linear.in_features, linear.out_features)
         for branch in (attn, mlp)
         for name, linear in branch.linears.items()
-        if isinstance(linear, Linear)
     }
     shape = BlockShape(
         dim=block.norm1.normalized_shape[0],
