@@ -56,15 +56,17 @@ class WithoutPrompts(nn.Module):
         return torch.cat([x[:, : self.prefix], x[:, self.prefix + self.tokens :]], dim=1)
 
 
-def attach_prompts(backbone: Backbone, tokens: int, dropout: float, deep: bool) -> None:
-    """Prompts before the first block or before every one; no drop-path in the encoder.
+def prompt_bound(patch_size: tuple[int, int], dim: int) -> float:
+    """Within which prompts start: sqrt(6 / (3 * patch area + D)), D the width of the embedding."""
+    height, width = patch_size
+    return math.sqrt(6 / (3 * height * width + dim))
 
-    They start within sqrt(6 / (3 * patch area + D)), D the width of the embedding.
-    """
+
+def attach_prompts(backbone: Backbone, tokens: int, dropout: float, deep: bool) -> None:
+    """Prompts before the first block or before every one; no drop-path in the encoder."""
     backbone.drop_path_off()
     blocks = backbone.blocks
-    height, width = backbone.shape.patch_size
-    bound = math.sqrt(6 / (3 * height * width + blocks[0].shape.dim))
+    bound = prompt_bound(backbone.shape.patch_size, blocks[0].shape.dim)
     for i, block in enumerate(blocks if deep else blocks[:1]):
         block.tokens.append(Prompts(tokens, tokens if i else 0, dropout, block.shape, bound))
     last = blocks[-1]

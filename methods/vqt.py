@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 from petlbench.backbone import Backbone, Block, Shape
 from petlbench.errors import UsageError
 from petlbench.method import Method, setting
+from petlbench.methods.vpt import prompt_bound
 
 BIBTEX = """
 @inproceedings{tu2023vqt,
@@ -99,12 +99,11 @@ class VQT(Method):
 
     def attach(self, backbone: Backbone) -> None:
         backbone.drop_path_off()
-        height, width = backbone.shape.patch_size
         for block in backbone.blocks:
             layer: Any = block.attn.layer
             if type(layer) is not Attention or getattr(layer, "gate", None) is not None:
                 raise UsageError("queries of their own are known for plain attention only.")
-            bound = math.sqrt(6 / (3 * height * width + block.shape.dim))
+            bound = prompt_bound(backbone.shape.patch_size, block.shape.dim)
             block.side.append(Queries(block, self.tokens, self.dropout, bound))
         backbone.features.append(Concatenated())
         found = sum(self.tokens * block.shape.dim for block in backbone.blocks)

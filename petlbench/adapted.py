@@ -20,7 +20,7 @@ from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError, unknown
 from petlbench.evaluate import logits
 from petlbench.experiment import Machine
-from petlbench.method import MethodSpec, is_path, specify
+from petlbench.method import MethodSpec, installed
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store, write_bytes
 
@@ -186,14 +186,11 @@ def _spec(
     rules = dict(values.pop("protocol"))
     stored, backbone = dict(values.pop("method")), values.pop("backbone")
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]
-    if stored["source"] and not method and not is_path(reference):
-        try:
-            specify(reference)
-        except UsageError:
-            raise UsageError(
-                f"{stored['name']} is a method of your own: say where its file is "
-                "(--method FILE.py)."
-            ) from None
+    offered = ":" in reference or reference in installed()  # by a package, which has a source too
+    if stored["source"] and not method and not offered:
+        raise UsageError(
+            f"{reference} is a method of your own: say where its file is (--method FILE.py)."
+        )
     found = weights.find(backbone["name"], backbone["checkpoint"], checkpoint)
     return RunSpec(
         **values,

@@ -26,7 +26,6 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any, ClassVar, cast
 
 import torch
@@ -171,8 +170,6 @@ def adopt_layers(model: nn.Module) -> None:
 
 class Branch(nn.Module):
     """One residual branch, x + DropPath(LayerScale(layer(norm(x)))), with its sites."""
-
-    SITES = ("before", "after", "parallel", "parallel_residual", "out")
 
     def __init__(
         self,
@@ -322,8 +319,9 @@ class Backbone(nn.Module):
     @property
     def layers(self) -> dict[str, Layer]:
         """Every linear layer, convolution and LayerNorm of the backbone, by name."""
-        found = {n: m for n, m in self.vit.named_modules() if isinstance(m, Layer)}
-        return {name: layer for name, layer in found.items() if not is_attached(name)}
+        attached = attached_modules(self.vit)
+        own = ((n, m) for n, m in self.vit.named_modules() if m not in attached)
+        return {name: module for name, module in own if isinstance(module, Layer)}
 
     @property
     def encoder(self) -> nn.Module:
@@ -360,8 +358,7 @@ class Backbone(nn.Module):
         Only where nothing but a matrix product or convolution can read them: not what a method
         has attached, and not a layer with sites in use, whose weight a method may compute with.
         """
-        attached = {module for site in sites(self) for module in site.modules()}
-        for module in set(self.modules()) - attached:
+        for module in set(self.modules()) - attached_modules(self):
             used = len(getattr(module, "deltas", ())) or len(getattr(module, "weights", ()))
             plain = isinstance(module, (nn.Linear, nn.Conv2d)) and not used
             for parameter in module.parameters(recurse=False) if plain else ():
@@ -531,17 +528,13 @@ def autocast(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-SITES = ("tokens", "side", "features", "deltas", "weights", *Branch.SITES)
-
-
-def is_attached(name: str) -> bool:
-    """Whether the module of that name lies in a site."""
-    parts = name.split(".")
-    return any(a in SITES and b.isdigit() for a, b in pairwise(parts))
-
-
 def sites(model: nn.Module) -> list[Site]:
     return [module for module in model.modules() if isinstance(module, Site)]
+
+
+def attached_modules(model: nn.Module) -> set[nn.Module]:
+    """What methods have attached, the sites and everything in them."""
+    return {module for site in sites(model) for module in site.modules()}
 
 
 def changes(module: nn.Module) -> bool:

@@ -41,22 +41,16 @@ def outputs(
 
 
 def logits(model: nn.Module, pixels: Tensor, normalise: Normalise, bf16: bool = False) -> Tensor:
-    """The logits of every image: (N, 3, S, S) uint8 -> (N, classes) on the CPU."""
+    """The logits of every image: (N, 3, S, S) uint8 -> (N, classes) on the CPU, all finite."""
     model.eval()
-    return outputs(lambda images: model(normalise(images)), pixels, normalise.device, bf16).cpu()
+    found = outputs(lambda images: model(normalise(images)), pixels, normalise.device, bf16).cpu()
+    finite = torch.isfinite(found).all(dim=1)
+    if not finite.all():
+        first = int((~finite).nonzero()[0])
+        raise RunError(f"the model's output for image {first} of the split is not finite.")
+    return found
 
 
 def predict(model: nn.Module, pixels: Tensor, normalise: Normalise, bf16: bool = False) -> Tensor:
     """The most likely class of every image: (N, 3, S, S) uint8 -> (N,) int64 on the CPU."""
-    model.eval()
-
-    def classes(images: Tensor) -> Tensor:
-        of_images = model(normalise(images))
-        finite = torch.isfinite(of_images).all(dim=1)
-        return torch.where(finite, of_images.argmax(dim=1), -1)
-
-    predictions = outputs(classes, pixels, normalise.device, bf16).cpu()
-    if (predictions < 0).any():
-        first = int((predictions < 0).nonzero()[0])
-        raise RunError(f"the model's output for image {first} of the split is not finite.")
-    return predictions
+    return logits(model, pixels, normalise, bf16).argmax(dim=1)

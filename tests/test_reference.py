@@ -12,7 +12,7 @@ from reference.vit import Vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from petlbench.backbone import Backbone, is_attached, trained_parameters
+from petlbench.backbone import Backbone, attached_modules, trained_parameters
 from petlbench.backbones.vit import ViT
 from petlbench.errors import UsageError
 from petlbench.method import load
@@ -92,6 +92,11 @@ def adapt(backbone: Backbone, method: str, settings: dict[str, Any]) -> None:
     built.calibrate(backbone, lambda _: zip(pixels, [torch.arange(12) % CLASSES], strict=True))
 
 
+def attached_buffers(backbone: Backbone) -> dict[str, Tensor]:
+    own = {id(b) for module in attached_modules(backbone) for b in module.buffers(recurse=False)}
+    return {name: b for name, b in backbone.named_buffers() if id(b) in own}
+
+
 def gradients_of(
     logits: Tensor, weights: Tensor, parameters: dict[str, Tensor]
 ) -> dict[str, Tensor]:
@@ -122,7 +127,7 @@ def test_outputs_and_gradients(model: str, method: str, settings: dict[str, Any]
     weights = torch.randn(3, CLASSES, dtype=torch.float64)
 
     tensors = {name: p.detach().clone() for name, p in backbone.named_parameters()}
-    buffers = {n: b for n, b in backbone.named_buffers() if is_attached(n)}  # what it looked up
+    buffers = attached_buffers(backbone)  # what it looked up
     trained = trained_parameters(backbone)
     assert trained.keys() == proofs.trained(method, tensors)
     assert tensors.keys() - trained.keys() <= frozen_names  # what is added trains
@@ -149,7 +154,7 @@ def test_every_part_of_the_reference_counts(method: str) -> None:
         name: (value + 0.3 * torch.randn_like(value)).detach().requires_grad_(True)
         for name, value in backbone.named_parameters()
     }
-    buffers = {n: b for n, b in backbone.named_buffers() if is_attached(n)}
+    buffers = attached_buffers(backbone)
     output = proofs.logits(method, p | buffers, torch.randn(2, 3, 4, 8, dtype=torch.float64), vit)
     gradients = torch.autograd.grad(output.sin().sum(), list(p.values()))
     assert [name for name, g in zip(p, gradients, strict=True) if not g.any()] == []

@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, Branch, is_attached, trained_parameters
+from petlbench.backbone import Backbone, Branch, attached_modules, trained_parameters
 from petlbench.backbones.vit import ViT
 from petlbench.method import load
 
@@ -86,10 +86,11 @@ class Times(nn.Module):
 
 def attached(backbone: Backbone) -> list[Any]:
     """The modules, attached to any site, that have a dropout of their own."""
+    own = attached_modules(backbone)
     return [
         module
-        for name, module in backbone.named_modules()
-        if isinstance(getattr(module, "dropout", None), nn.Dropout) and is_attached(name)
+        for module in backbone.modules()
+        if isinstance(getattr(module, "dropout", None), nn.Dropout) and module in own
     ]
 
 
