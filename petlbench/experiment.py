@@ -106,7 +106,7 @@ def measure(
     reads: Counter[str] = Counter()
 
     def images(split: str) -> cache.Images:
-        opened = suite.open_split(task, split, root)
+        opened = suite.open_split(task, split, root, spec.seed)
         if opened.members != spec.members[split]:
             raise RunError(f"the list of {task.name}/{split} changed since the run was planned.")
         reads[split] += 1

@@ -397,6 +397,8 @@ def _device(name: str) -> str:
 def _resolve(chosen: protocol.Protocol, backbone: str, device: str) -> dict[str, Any]:
     """The protocol's fields with "auto" and "checkpoint" replaced by what they mean here."""
     rules = chosen.rules()
+    for name in protocol.SEARCH:
+        del rules[name]
     text = {name: rules.pop(name) for name in protocol.TEXT}
     default = {name: getattr(protocol.Protocol, name) for name in protocol.TEXT}
     if weights.reads_text(backbone):
@@ -457,7 +459,7 @@ def _members(
     found, sizes, problems = {}, {}, []
     for task in tasks:
         try:
-            training, test = (suite.open_split(task, name, root) for name in splits)
+            training, test = (suite.open_split(task, name, root, 0) for name in splits)
             found[task.name] = {split.name: split.members for split in (training, test)}
             sizes[task.name] = (len(training), len(test))
         except UsageError as error:

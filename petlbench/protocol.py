@@ -20,6 +20,17 @@ from petlbench.settings import setting
 
 # Rules without a meaning for a backbone that reads no text; such runs do not have them.
 TEXT = ("towers", "head", "prompt")
+# Rules that only a search reads; other runs do not have them.
+SEARCH = (
+    *("search_train_split", "search_val_split"),
+    *("search_learning_rate", "search_weight_decay"),
+)
+# Rules whose default changes nothing: then they are no part of a fingerprint, so that a new one
+# leaves the fingerprints of what was run before it as they were.
+NEUTRAL = (
+    *("resize_to", "keep_aspect", "momentum", "beta2", "learning_rate_batch"),
+    *("head_learning_rate", "schedule", "mixup", "cutmix", "label_smoothing", "temperature"),
+)
 
 
 @dataclass(frozen=True)
@@ -37,11 +48,18 @@ class Protocol:
     image_size: int = setting(224, at_least=1)
     # to image_size x image_size, no crop; Pillow's resampling, or torch's vectorised one
     resize: Literal["bicubic", "bilinear", "bicubic-torch", "bilinear-torch"] = "bicubic"
+    resize_to: int = setting(0, at_least=0)  # before a centre crop to image_size; 0: no crop
+    keep_aspect: bool = False  # the shorter side to resize_to, instead of both
     normalisation: Literal["checkpoint", "imagenet", "half", "clip", "none"] = "checkpoint"
     # recipe
-    optimizer: Literal["adamw"] = "adamw"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = setting(0.0, at_least=0, below=1)  # of sgd
+    beta2: float = setting(0.999, above=0, below=1)  # of adamw
     learning_rate: float = setting(1e-3, above=0)
+    learning_rate_batch: int = setting(0, at_least=0)  # rates are for this batch size; 0: for any
+    head_learning_rate: float = setting(0.0, at_least=0)  # of the head; 0: the same
     weight_decay: float = setting(1e-4, at_least=0)
+    schedule: Literal["cosine", "linear"] = "cosine"
     warmup_learning_rate: float = setting(1e-6, at_least=0)
     min_learning_rate: float = setting(1e-5, at_least=0)
     epochs: int = setting(100, at_least=1)
@@ -49,7 +67,11 @@ class Protocol:
     batch_size: int = setting(64, at_least=1)
     drop_last: bool = True
     drop_path: float = setting(0.1, at_least=0, below=1)
-    augmentation: Literal["none"] = "none"
+    augmentation: Literal["none", "noah", "crop-flip", "resized-crop-flip", "harma"] = "none"
+    mixup: float = setting(0.0, at_least=0)
+    cutmix: float = setting(0.0, at_least=0)
+    label_smoothing: float = setting(0.0, at_least=0, below=1)
+    temperature: float = setting(0.0, at_least=0)  # of retrieval; 0: the checkpoint's own
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     # of backbones with a text tower, for which backbones/clip.py says what they mean
     towers: Literal["image", "text", "both"] = "image"
@@ -59,7 +81,13 @@ class Protocol:
     train_split: str = "train800val200"
     test_split: str = "test"
     selection: Literal["final-epoch"] = "final-epoch"  # nothing is chosen; test is read once
+    # of a search: the splits that choose, and the values that a trial may draw
+    search_train_split: str = "train800"
+    search_val_split: str = "val200"
+    search_learning_rate: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+    search_weight_decay: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
     seeds: int = setting(3, at_least=1)  # how many; not part of the fingerprint
+    presets: tuple[str, ...] = ()  # used where their methods run; rows say so
 
     def __post_init__(self) -> None:
         settings.check(self, "protocol")
@@ -82,9 +110,19 @@ class Protocol:
     def rules(self) -> dict[str, Any]:
         """The fields that decide comparability, as plain values."""
         values = dataclasses.asdict(self)
-        for name in ("name", "description", "seeds"):
+        for name in ("name", "description", "seeds", "presets"):
             del values[name]
-        return values
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
+
+def neutral() -> dict[str, Any]:
+    """Rules that change nothing, with the values that change nothing."""
+    return {name: getattr(Protocol, name) for name in NEUTRAL}
+
+
+def said(rules: dict[str, Any]) -> dict[str, Any]:
+    """The rules without those that change nothing: what a fingerprint is made of."""
+    return {name: value for name, value in rules.items() if neutral().get(name) != value}
 
 
 def names() -> dict[str, str]:

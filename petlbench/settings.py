@@ -42,7 +42,8 @@ def check(instance: Any, owner: str) -> None:
     """Refuse wrong types and values out of bounds; an int given for a float becomes a float."""
     hints = typing.get_type_hints(type(instance))
     for field in dataclasses.fields(instance):
-        value, hint = getattr(instance, field.name), hints[field.name]
+        value: Any = getattr(instance, field.name)
+        hint = hints[field.name]
         where = f"{owner}.{field.name} = {value!r}"
         if typing.get_origin(hint) is Literal:
             if value not in typing.get_args(hint):
@@ -55,6 +56,9 @@ def check(instance: Any, owner: str) -> None:
             except OverflowError:
                 raise UsageError(f"{owner}.{field.name} must be finite.") from None
             object.__setattr__(instance, field.name, value)  # frozen, and not yet shared
+        if typing.get_origin(hint) is tuple:
+            object.__setattr__(instance, field.name, _tuple(value, typing.get_args(hint)[0], where))
+            continue
         if hint in (int, float, bool, str) and type(value) is not hint:
             raise UsageError(f"{where} must be of type {hint.__name__}.")
         if hint is float and not math.isfinite(value):
@@ -72,6 +76,16 @@ def check(instance: Any, owner: str) -> None:
             raise UsageError(f"{where} is out of range; it must be {allowed}.")
 
 
+def _tuple(values: Any, kind: type, where: str) -> tuple[Any, ...]:
+    """A list of texts or of finite numbers, as a tuple."""
+    values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
+    if kind is float:
+        values = tuple(float(v) if type(v) is int else v for v in values)
+    if not all(type(v) is kind and (kind is not float or math.isfinite(v)) for v in values):
+        raise UsageError(f"{where} must be a list of type {kind.__name__}.")
+    return values
+
+
 def known(cls: type, owner: str, name: str) -> Any:
     """The annotated type of the setting `name`; an unknown name is refused with a suggestion."""
     hints = settings_of(cls)
@@ -83,14 +97,19 @@ def known(cls: type, owner: str, name: str) -> Any:
 
 
 def parse(cls: type, owner: str, name: str, text: str) -> Any:
-    """The value that the command-line text `owner.name=text` stands for."""
+    """The value that the command-line text `owner.name=text` stands for; lists take commas."""
     hint = known(cls, owner, name)
     try:
         if hint is bool:
             return {"true": True, "false": False}[text.lower()]
         if hint in (int, float):
             return hint(text)
+        if typing.get_origin(hint) is tuple:
+            kind = typing.get_args(hint)[0]
+            return tuple(kind(part.strip()) for part in text.split(",") if part.strip())
     except (KeyError, ValueError):
+        is_list = typing.get_origin(hint) is tuple
         wanted = "true or false" if hint is bool else f"a value of type {hint.__name__}"
+        wanted = "numbers with commas between them" if is_list else wanted
         raise UsageError(f"{owner}.{name} = {text!r} must be {wanted}.") from None
     return text

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from petlbench import protocol
 from petlbench.method import MethodSpec
 from petlbench.weights import BackboneSpec
 
@@ -62,7 +63,7 @@ class RunSpec:
         return {
             "suite": self.suite,
             "backbone": [self.backbone.name, self.backbone.checkpoint],
-            "rules": self.rules,
+            "rules": protocol.said(self.rules),
         }
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from petlbench.errors import UsageError, unknown
 
 @dataclass(frozen=True)
 class Task:
-    """One dataset with its splits, a linear head over `classes`, and top-1 accuracy."""
+    """One dataset with its splits, and what is asked of it."""
 
     name: str
     group: str
@@ -25,6 +25,25 @@ class Task:
     aliases: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
     """In the order of the labels, as they stand in a text; where they are known for certain."""
+    problem: str = "classification"
+    """A module of `problems/`: what is trained and measured."""
+    metric: str = ""
+    """What ranks; one of the problem's metrics, by default its first."""
+    ordinal: bool = False
+    """Whether labels are grades, so that near misses differ from far ones."""
+    targets: tuple[Target, ...] = ()
+    """What else the trained model is tested on; each is a task of its own on the leaderboard."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Another test split of a task: domain generalisation."""
+
+    name: str
+    group: str
+    split: str
+    among_present: bool = False
+    """Whether only classes that occur in the split can be predicted (200-way, not 1000-way)."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +55,22 @@ class Suite:
     protocol: str
     backbone: str
     tasks: tuple[Task, ...]
-    open_split: Callable[[Task, str, Path | None], Split]
-    """(task, split name, data root) -> Split; raises UsageError naming what is missing."""
+    open_split: Callable[[Task, str, Path | None, int], Split]
+    """(task, split name, data root, seed) -> Split; raises UsageError naming what is missing.
+
+    Where there are several lists or folds, the seed says which one is trained on.
+    """
+    discover: Callable[[Path | None], tuple[Task, ...]] | None = None
+    """Data root -> tasks, where only the data tell what they are."""
+    ranking: str = "mean of groups"
+    """What ranks: "mean of groups", "mean of tasks", or the name of one group."""
     needs_data_root: bool = False
     methods: tuple[str, ...] = ("convpass", "adapter", "lora", "vpt", "full", "linear")
     """What `petlbench run` compares when it is not told what to."""
+
+    def at(self, root: Path | None) -> Suite:
+        """The suite with the tasks that it has in that data root."""
+        return replace(self, tasks=self.discover(root), discover=None) if self.discover else self
 
     def select(self, names: list[str] | None) -> list[Task]:
         """The tasks of these names (or aliases), in the suite's order; all of them by default."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -32,6 +33,18 @@ class Split:
     """
     describe: dict[str, Any]
     """Where the images come from, for the record."""
+    files: Sequence[Path] = ()
+    """What must not be opened before its time, where the split is a test split."""
+    texts: Sequence[str] = ()
+    """Captions, of retrieval; `labels` are then the numbers of the images."""
+    owners: NDArray[np.int64] | None = None
+    """(texts,) the image that each caption belongs to."""
+    groups: Sequence[str] = ()
+    """What image i shares with others that must lie on the same side, such as its patient."""
+    lineage: str = ""
+    """How the files came about, as far as it changes their pixels: "lossless", "noah-jpeg"."""
+    manifest: str = ""
+    """SHA-256 of the manifest that lies beside a prepared task."""
 
     def __len__(self) -> int:
         return len(self.labels)

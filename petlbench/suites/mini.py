@@ -21,7 +21,7 @@ from petlbench.task import Suite, Task
 PARTS = {name: (name,) for name in SIZES} | {"trainval": ("train", "val")}
 
 
-def _open_split(task: Task, split: str, root: Path | None) -> Split:
+def _open_split(task: Task, split: str, root: Path | None, seed: int) -> Split:
     if split not in PARTS:
         raise UsageError(f"suite mini has no split {split!r}; it has {', '.join(PARTS)}.")
     if task.name in scenes.TASKS:

@@ -35,7 +35,7 @@ def _task(name: str, group: str, classes: int, test: int, *aliases: str) -> Task
     return Task(name, group, classes, sizes, aliases=aliases, class_names=names)
 
 
-def _open_split(task: Task, split: str, root: Path | None) -> Split:
+def _open_split(task: Task, split: str, root: Path | None, seed: int) -> Split:
     # Test sizes are not enforced: subsets are common, and the record holds the true count.
     expected = 0 if split == "test" else task.sizes.get(split, 0)
     return lists.open_split(root, task.name, split, task.classes, expected)
