@@ -29,9 +29,27 @@ def open_split(
             "this suite reads images from disk: give --data-root DIR or set PETLBENCH_DATA."
         )
     base = root / folder
-    file = base / f"{split}.txt"
     if not base.is_dir():
         raise UsageError(f"no folder {base}")
+    return read(base / f"{split}.txt", base, split, classes, expected)
+
+
+def read(file: Path, base: Path, split: str, classes: int, expected: int = 0) -> Split:
+    """The images of one list file; its paths are relative to `base`."""
+    paths, labels = parse(file, base, classes)
+    if expected and len(paths) != expected:
+        raise UsageError(f"{file} lists {len(paths)} images; {expected} are expected.")
+    files = [base / path for path in paths]
+    listing = "\n".join(f"{path} {label}" for path, label in zip(paths, labels, strict=True))
+    return of_files(split, files, labels, hashlib.sha256(listing.encode()).hexdigest())
+
+
+def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
+    """Paths and labels of a list: `relative/path label` a line, cut at the last space.
+
+    Raises UsageError naming file, line and what is wrong with it; `base` is what a path must stay
+    inside.
+    """
     if not file.is_file():
         raise UsageError(f"no list file {file}")
     try:
@@ -54,11 +72,7 @@ def open_split(
         labels.append(int(label))
     if not paths:
         raise UsageError(f"{file} lists no images.")
-    if expected and len(paths) != expected:
-        raise UsageError(f"{file} lists {len(paths)} images; {expected} are expected.")
-    files = [base / path for path in paths]
-    listing = "\n".join(f"{path} {label}" for path, label in zip(paths, labels, strict=True))
-    return of_files(split, files, labels, hashlib.sha256(listing.encode()).hexdigest())
+    return paths, labels
 
 
 def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: str) -> Split:
