@@ -73,7 +73,7 @@ def build(split: Split, resize: str, threads: int) -> cache.Images:
     with tempfile.TemporaryDirectory(dir=os.environ["PETLBENCH_CACHE"]) as empty:
         outer, os.environ["PETLBENCH_CACHE"] = os.environ["PETLBENCH_CACHE"], empty
         try:
-            return cache.load(split, SIZE, resize, threads=threads)
+            return cache.load(split, cache.Geometry(SIZE, resize), threads=threads)
         finally:  # the array stays readable for as long as it is mapped
             os.environ["PETLBENCH_CACHE"] = outer
 

@@ -38,7 +38,10 @@ def main() -> None:
     rules, suite, device = spec.rules, load_suite("vtab-1k"), torch.device("cpu")
     (task,) = suite.select(["cifar"])
     training, test = (
-        cache.load(suite.open_split(task, rules[name], args.data_root, 0), 98, rules["resize"])
+        cache.load(
+            suite.open_split(task, rules[name], args.data_root, 0),
+            cache.Geometry(98, rules["resize"]),
+        )
         for name in ("train_split", "test_split")
     )
     pixels, labels = torch.from_numpy(training.pixels), torch.from_numpy(training.labels)

@@ -62,7 +62,8 @@ def bare_loop(spec: RunSpec, machine: Machine) -> float:
     (task,) = suite.select([spec.task])
     tensors = []
     for split in (rules["train_split"], rules["test_split"]):
-        loaded = cache.load(suite.open_split(task, split, None, 0), rules["image_size"], "bicubic")
+        geometry = cache.Geometry.of(rules)
+        loaded = cache.load(suite.open_split(task, split, None, 0), geometry)
         pixels = torch.from_numpy(loaded.pixels).float() / 255
         mean, std = (torch.tensor(rules[name]).view(3, 1, 1) for name in ("mean", "std"))
         tensors.append([((pixels - mean) / std).to(device), torch.from_numpy(loaded.labels)])

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from petlbench import api, experiment, weights
+from petlbench import api, experiment, protocol, weights
 from petlbench.backbone import Backbone, load_stored, stored_tensors
 from petlbench.data import cache, lists
 from petlbench.data.normalise import Normalise
@@ -55,7 +55,7 @@ class Adapted:
         files = image_files(images)
         split = lists.of_files("given", files, [0] * len(files), members="")
         rules = self.spec.rules
-        pixels = cache.decode(split, rules["image_size"], rules["resize"])
+        pixels = cache.decode(split, cache.Geometry.of(rules))
         probability, index = self.logits(torch.from_numpy(pixels)).softmax(1).max(1)
         return pd.DataFrame(
             {"file": [str(f) for f in files], "class": index, "probability": probability}
@@ -183,7 +183,7 @@ def _spec(
 ) -> RunSpec:
     """A spec as stored in a record, with what this machine must supply found and verified."""
     values = dict(values)
-    rules = dict(values.pop("protocol"))
+    rules = protocol.neutral() | values.pop("protocol")
     stored, backbone = dict(values.pop("method")), values.pop("backbone")
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]
     offered = ":" in reference or reference in installed()  # by a package, which has a source too

@@ -11,11 +11,9 @@ import subprocess
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,19 +23,17 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from petlbench import __version__, backbone, weights
+from petlbench import __version__, backbone, problems, weights
 from petlbench.data import cache
 from petlbench.data.normalise import Normalise
+from petlbench.data.vault import Vault
 from petlbench.errors import RunError
-from petlbench.evaluate import outputs, predict
 from petlbench.method import Batches
 from petlbench.spec import RunSpec
 from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
-from petlbench.train import train
 
 EXTRAS = {"peft": "peft", "open_clip_torch": "open_clip"}  # recorded where a run used them
-FEATURES_AT_MOST = 2 * 2**30  # bytes kept in memory of what is frozen in front
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,7 @@ class Machine:
     attention: str = "explicit"  # or "fused": the same formula in another kernel
     recompute: bool = False  # activations again in the backward pass: less memory, same result
     compile: bool = False  # blocks by torch.compile
+    peek: bool = False  # test ten times over training as well, and tell; changes no result
 
 
 def run(
@@ -98,76 +95,84 @@ def measure(
     """Train and test: what the record holds beyond its spec, and the files kept beside it."""
     torch.set_num_threads(machine.threads)
     device = torch.device(machine.device)
-    rules = spec.rules
+    rules, problem = spec.rules, problems.load(spec.problem)
     torch.backends.cudnn.allow_tf32 = rules["precision"] != "fp32"  # fp32 means fp32
-    suite = load_suite(spec.suite)
-    (task,) = suite.select([spec.task])
     root = Path(machine.data_root) if machine.data_root else None
-    reads: Counter[str] = Counter()
-
-    def images(split: str) -> cache.Images:
-        opened = suite.open_split(task, split, root, spec.seed)
-        if opened.members != spec.members[split]:
-            raise RunError(f"the list of {task.name}/{split} changed since the run was planned.")
-        reads[split] += 1
-        size, resize = rules["image_size"], rules["resize"]
-        note = f"decoding {split}"
-        return cache.load(opened, size, resize, lambda i, n: on_progress(f"{note} {i}/{n}"))
+    suite = load_suite(spec.suite).at(root)
+    (task,) = suite.select([spec.task])
+    metric = task.metric or problem.METRICS[0]
+    vault = Vault(spec, suite, task, root, on_progress)
 
     begin = time.perf_counter()
     peak_known = reset_peak(device)
-    training = images(rules["train_split"])
-    method = spec.method.build()
-    model = prepare(spec, machine)
-    trainable, head = backbone.count_trained(model)
-    if trainable != (declared := method.num_trainable(model.shape)):
-        raise RunError(
-            f"{spec.method.label} trains {trainable:,} parameters and declares {declared:,}; "
-            "see: petlbench check"
-        )
+    training = vault.training()
+    looks: list[dict[str, Any]] = []  # at the test split, between epochs; they decide nothing
 
-    normalise = Normalise(rules["mean"], rules["std"], device)
-    bf16 = rules["precision"] == "bf16"
-    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        method.calibrate(model, batches(training, normalise))
-    setup_seconds = time.perf_counter() - begin
-    begin = time.perf_counter()
-    fitted = fit(
-        model,
-        torch.from_numpy(training.pixels),
-        torch.from_numpy(training.labels),
-        rules,
-        spec.seed,
-        lambda epoch, loss: on_progress(f"epoch {epoch}/{rules['epochs']} loss {loss:.3f}"),
-    )
-    train_seconds = time.perf_counter() - begin
+    def on_epoch(epoch: int, loss: float) -> None:
+        on_progress(f"epoch {epoch}/{rules['epochs']} loss {loss:.3f}")
+        if machine.peek and epoch % max(1, rules["epochs"] // 10) == 0 and epoch < rules["epochs"]:
+            with vault.opened():
+                test = vault.test()
+                found = problem.outputs(model, test, rules)
+                values = problem.score(found, test, spec.ordinal).metrics
+            looks.append({"epoch": epoch, metric: values[metric]})
+
+    with vault.seal(training):
+        method = spec.method.build()
+        model = prepare(spec, machine)
+        trainable, head = backbone.count_trained(model)
+        if trainable != (declared := method.num_trainable(model.shape)):
+            raise RunError(
+                f"{spec.method.label} trains {trainable:,} parameters and declares {declared:,}; "
+                "see: petlbench check"
+            )
+        bf16 = rules["precision"] == "bf16"
+        normalise = Normalise(rules["mean"], rules["std"], device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            method.calibrate(model, batches(training.images, normalise))
+        setup_seconds = time.perf_counter() - begin
+        begin = time.perf_counter()
+        fitted = problems.Fitted()
+        if trainable or head:
+            fitted = problem.fit(model, training, rules, spec.seed, on_epoch)
+        train_seconds = time.perf_counter() - begin
 
     # Every choice has been made: the one time that test images are read.
-    test = images(rules["test_split"])
-    on_progress(f"testing on {len(test.labels)} images")
+    test = vault.test()
+    on_progress(f"testing on {len(test)} images")
     begin = time.perf_counter()
-    predictions = predict(model, torch.from_numpy(test.pixels), normalise, bf16).numpy()
+    outcome = problem.score(problem.outputs(model, test, rules), test, spec.ordinal)
+    test_seconds = time.perf_counter() - begin
     measured = {
-        "test": {"correct": int((predictions == test.labels).sum()), "total": len(test.labels)},
-        "test_reads": reads[rules["test_split"]],
+        "test": outcome.as_dict(metric),
+        "targets": _targets(model, vault, rules, metric),
         "parameters": {"trainable": trainable, "head": head},
         "checkpoint_keys_left_out": model.left_out,
         "stored_bytes": method.stored_bytes(backbone.stored_tensors(model)),
         "setup_seconds": round(setup_seconds, 4),
         "train_seconds": round(train_seconds, 4),
-        "test_seconds": round(time.perf_counter() - begin, 4),
+        "test_seconds": round(test_seconds, 4),
         "peak_bytes": peak_bytes(device) if peak_known else None,
         "frozen_stages": fitted.frozen_stages,
         "micro_batches": fitted.micro_batches,
         "train_loss": [round(loss, 6) for loss in fitted.loss],
-        "data": {"train": training.sha256, "test": test.sha256, "source": training.source},
+        "test_reads": vault.reads[rules["test_split"]],
+        "data": {
+            "train": training.images.sha256,
+            "test": test.images.sha256,
+            "source": training.images.source,
+            "test_images_in_training": len(cache.overlap(training.images, test.images)),
+        },
     }
+    if machine.peek:
+        curve = [*looks, {"epoch": rules["epochs"], metric: outcome.metrics[metric]}]
+        measured["peek"] = {"metric": metric, "curve": curve, "best": max(c[metric] for c in curve)}
+    if not measured["targets"]:
+        del measured["targets"]
     artifacts = {}
     if machine.keep in ("all", "predictions"):
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, predictions=predictions.astype(np.int32), labels=test.labels.astype(np.int32)
-        )
+        np.savez_compressed(buffer, **outcome.arrays)
         artifacts[".predictions.npz"] = buffer.getvalue()
     if machine.keep == "all":
         kept = backbone.stored_tensors(model)
@@ -176,16 +181,33 @@ def measure(
     return measured, artifacts
 
 
+def _targets(
+    model: backbone.Backbone, vault: Vault, rules: dict[str, Any], metric: str
+) -> dict[str, Any]:
+    """The outcome on each further test split; a split is read once, whatever is asked about it."""
+    problem, found = problems.load(vault.spec.problem), {}
+    for split in dict.fromkeys(target.split for target in vault.task.targets):
+        test = vault.test(split)
+        vault.on_progress(f"testing on {len(test)} images of {split}")
+        outputs = problem.outputs(model, test, rules)
+        for target in vault.task.targets:
+            if target.split == split:
+                outcome = problem.score(outputs, test, vault.spec.ordinal, target.among_present)
+                values = outcome.as_dict(metric)
+                found[target.name] = {"group": target.group, "data": test.images.sha256, **values}
+    return {t.name: found[t.name] for t in vault.task.targets}
+
+
 def prepare(spec: RunSpec, machine: Machine, adapt: bool = True) -> backbone.Backbone:
     """The adapted model (or the backbone alone), ready to train on the machine's device."""
     torch.manual_seed(spec.seed)  # a random backbone is the seed's own
-    rules = spec.rules
+    rules, method = spec.rules, spec.method.build()
     size, options = rules["image_size"], weights.options(rules)
     model: backbone.Backbone = weights.build(spec.backbone, size, rules["drop_path"], **options)
     torch.manual_seed(spec.seed)  # again: head and method do not depend on how weights came
-    model.prepare(spec.classes, prompts(spec))
+    problems.load(spec.problem).prepare(model, spec, method)
     if adapt:
-        spec.method.build().attach(model)
+        method.attach(model)
     model.use_fused_attention(machine.attention == "fused")
     model.recompute = machine.recompute
     if spec.rules["precision"] == "bf16":
@@ -194,14 +216,6 @@ def prepare(spec: RunSpec, machine: Machine, adapt: bool = True) -> backbone.Bac
         model.compile_blocks()
     model.to(machine.device)
     return model
-
-
-def prompts(spec: RunSpec) -> list[str]:
-    """One text per class, where the protocol makes the head of them."""
-    if spec.rules.get("head") != "text":
-        return []
-    names = spec.members["classes"].split("\n")
-    return [spec.rules["prompt"].replace("{}", name) for name in names]
 
 
 def batches(split: cache.Images, normalise: Normalise) -> Batches:
@@ -214,51 +228,6 @@ def batches(split: cache.Images, normalise: Normalise) -> Batches:
             yield normalise(pixels), labels.to(normalise.device)
 
     return of
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What training left besides the weights."""
-
-    loss: list[float]  # mean of each epoch
-    frozen_stages: int  # computed once per image instead of once per epoch
-    micro_batches: int  # parts in which a batch had to be taken for lack of memory
-
-
-def fit(
-    model: backbone.Backbone,
-    pixels: Tensor,
-    labels: Tensor,
-    rules: dict[str, Any],
-    seed: int,
-    on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
-) -> Fitted:
-    """Train on images (N, 3, S, S) uint8; what is frozen in front is computed once per image."""
-    device = next(model.parameters()).device
-    normalise = Normalise(rules["mean"], rules["std"], device)
-    inputs, stages = resident(pixels, device), model.frozen_stages()
-    forward: Callable[[Tensor], Tensor] = lambda images: model(normalise(images))  # noqa: E731
-
-    def frozen(images: Tensor) -> Tensor:
-        encode = partial(model.eval().encode, stop=stages)
-        bf16 = rules["precision"] == "bf16"
-        return outputs(lambda batch: encode(normalise(batch)), images, device, bf16)
-
-    if stages > 1 and frozen(inputs[:1]).nbytes * len(pixels) <= FEATURES_AT_MOST:
-        inputs = frozen(inputs)
-        forward = partial(model, start=stages)
-    else:  # an embedding alone is not worth the memory
-        stages = 0
-    loss, parts = train(model, forward, inputs, labels.to(device), rules, seed, on_epoch)
-    return Fitted(loss, stages, parts)
-
-
-def resident(pixels: Tensor, device: torch.device) -> Tensor:
-    """The images on the device where they take up at most a quarter of its memory."""
-    if device.type == "cuda":
-        _, memory = torch.cuda.mem_get_info(device)
-        return pixels.to(device) if pixels.nbytes <= memory // 4 else pixels
-    return pixels.to(device)
 
 
 def reset_peak(device: torch.device) -> bool:

@@ -37,7 +37,7 @@ def pixels_of_test(size: int = 16) -> torch.Tensor:
     suite = load_suite("mini")
     (task,) = suite.select(["digits"])
     return torch.from_numpy(
-        cache.load(suite.open_split(task, "test", None, 0), size, "bicubic").pixels
+        cache.load(suite.open_split(task, "test", None, 0), cache.Geometry(size, "bicubic")).pixels
     )
 
 

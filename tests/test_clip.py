@@ -400,7 +400,7 @@ def test_a_run_from_images_to_the_model_again(tmp_path: Path, settings: dict[str
     split = experiment.load_suite("mini").open_split(
         experiment.load_suite("mini").select(["digits"])[0], "test", None, 0
     )
-    pixels = experiment.cache.decode(split, 16, "bicubic")
+    pixels = experiment.cache.decode(split, experiment.cache.Geometry(16, "bicubic"))
     predicted = adapted.logits(torch.from_numpy(pixels)).argmax(1)
     correct = int((predicted == torch.from_numpy(split.labels)).sum())
     assert correct == record["test"]["correct"]

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from petlbench.data import cache, lists
+from petlbench.data.cache import Geometry
 from petlbench.data.split import Split
 from petlbench.errors import RunError, UsageError
 
@@ -42,7 +43,8 @@ def open_train(root: Path) -> Split:
     return lists.open_split(root, "t", "train", classes=10, expected=5)
 
 
-def cached_files(kind: str = "*.npy") -> list[Path]:
+def cached_files(kind: str = "*[!s].npy") -> list[Path]:
+    """By default the arrays of images, without the .hashes.npy beside them."""
     return sorted(cache.cache_folder().glob(kind))
 
 
@@ -163,11 +165,11 @@ def test_a_missing_or_corrupt_image_is_named(root: Path, resize: str) -> None:
     for content in (whole[: len(whole) // 2], b"", b"not an image"):
         image.write_bytes(content)
         with pytest.raises(RunError) as raised:
-            cache.load(split, 8, resize)
+            cache.load(split, Geometry(8, resize))
         assert str(image) in str(raised.value)
     image.unlink()
     with pytest.raises(RunError) as raised:
-        cache.load(split, 8, resize)
+        cache.load(split, Geometry(8, resize))
     assert f"cannot read image {image}: No such file" in str(raised.value)
     assert cached_files("*") == cached_files("*.lock")  # nothing half-written
 
@@ -186,7 +188,7 @@ def test_a_jpeg_of_many_pixels_is_refused(
     photo(30, 30).save(file)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
     with pytest.raises(RunError) as raised:
-        cache.load(listed(root, [file]), 8, resize)
+        cache.load(listed(root, [file]), Geometry(8, resize))
     assert f"refusing image {file}: " in str(raised.value)
 
 
@@ -194,7 +196,7 @@ def test_a_jpeg_of_many_pixels_is_refused(
 def test_every_kind_of_image_becomes_rgb(root: Path, mode: str) -> None:
     split, image = open_train(root), root / "t" / "images" / "00 of 20.png"
     Image.new(mode, (5, 7)).save(image, "TIFF" if mode in ("CMYK", "F") else "PNG")
-    assert cache.load(split, 8, "bicubic").pixels.shape == (5, 3, 8, 8)
+    assert cache.load(split, Geometry(8, "bicubic")).pixels.shape == (5, 3, 8, 8)
 
 
 # Cache
@@ -203,7 +205,7 @@ def test_every_kind_of_image_becomes_rgb(root: Path, mode: str) -> None:
 @pytest.mark.parametrize("resize", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("size", [5, 8, 17])
 def test_pixels_are_those_of_pil(root: Path, size: int, resize: str) -> None:
-    images = cache.load(open_train(root), size, resize)
+    images = cache.load(open_train(root), Geometry(size, resize))
     assert images.pixels.shape == (5, 3, size, size) and images.pixels.dtype == np.uint8
     for index, pixels in enumerate(images.pixels):
         with Image.open(root / "t" / "images" / f"{index:02} of 20.png") as image:
@@ -270,7 +272,8 @@ def test_every_format_is_what_a_plain_pil_loop_reads(root: Path, resize: str, th
             resized = image.convert("RGB").resize((24, 24), Image.Resampling[resize.upper()])
         expected.append(np.asarray(resized).transpose(2, 0, 1))
     assert np.array_equal(
-        cache.load(listed(root, files), 24, resize, threads=threads).pixels, np.stack(expected)
+        cache.load(listed(root, files), Geometry(24, resize), threads=threads).pixels,
+        np.stack(expected),
     )
 
 
@@ -282,7 +285,7 @@ def test_torch_resampling_starts_from_the_same_pixels(root: Path, threads: int) 
         with Image.open(file) as image:
             expected.append(image.convert("RGB"))
     assert np.array_equal(
-        cache.load(listed(root, files), 24, "bicubic-torch", threads=threads).pixels,
+        cache.load(listed(root, files), Geometry(24, "bicubic-torch"), threads=threads).pixels,
         through_the_cache(expected, 24, "bicubic-torch").transpose(0, 3, 1, 2),
     )
 
@@ -322,7 +325,7 @@ def through_the_cache(images: list[Image.Image], size: int, resize: str) -> NDAr
         read=images.__getitem__,
         describe={},
     )
-    pixels = cache.load(split, size, resize).pixels
+    pixels = cache.load(split, Geometry(size, resize)).pixels
     return pixels.transpose(0, 2, 3, 1).astype(np.int64)
 
 
@@ -376,14 +379,18 @@ def counting(split: Split) -> tuple[Split, list[int]]:
 def test_images_are_decoded_once(root: Path) -> None:
     split, decoded = counting(open_train(root))
     steps: list[tuple[int, int]] = []
-    first = cache.load(split, 8, "bicubic", lambda done, total: steps.append((done, total)))
-    again = cache.load(split, 8, "bicubic", lambda done, total: steps.append((done, total)))
+    first = cache.load(
+        split, Geometry(8, "bicubic"), lambda done, total: steps.append((done, total))
+    )
+    again = cache.load(
+        split, Geometry(8, "bicubic"), lambda done, total: steps.append((done, total))
+    )
     assert sorted(decoded) == [0, 1, 2, 3, 4]
     assert steps == [(i, 5) for i in range(1, 6)]
     assert np.array_equal(first.pixels, again.pixels) and first.sha256 == again.sha256
     assert len(cached_files()) == 1
-    cache.load(split, 9, "bicubic")
-    cache.load(split, 8, "bilinear")
+    cache.load(split, Geometry(9, "bicubic"))
+    cache.load(split, Geometry(8, "bilinear"))
     assert len(cached_files()) == 3
 
 
@@ -409,8 +416,7 @@ def test_order_and_digest_do_not_depend_on_the_threads(
         steps: list[int] = []
         loaded = cache.load(
             dataclasses.replace(split, read=read),
-            12,
-            resize,
+            Geometry(12, resize),
             lambda done, total, steps=steps: steps.append(done),  # type: ignore[misc]
             threads,
         )
@@ -438,8 +444,7 @@ def test_images_are_decoded_side_by_side_and_not_far_ahead(
     ahead: list[int] = []
     cache.load(
         dataclasses.replace(split, read=read),
-        8,
-        "bicubic",
+        Geometry(8, "bicubic"),
         lambda done, total: ahead.append(len(decoded) - done),
         threads=3,
     )
@@ -466,11 +471,11 @@ def threads_of_torch() -> list[int]:
 @pytest.mark.usefixtures("three_threads")
 @pytest.mark.parametrize("resize", ["bicubic", "bicubic-torch"])
 def test_the_threads_of_torch_are_left_alone(root: Path, resize: str) -> None:
-    cache.load(open_train(root), 12, resize)
+    cache.load(open_train(root), Geometry(12, resize))
     assert threads_of_torch() == [3, 3]
     (root / "t" / "images" / "03 of 20.png").write_bytes(b"")
     with pytest.raises(RunError):
-        cache.load(open_train(root), 12, resize)
+        cache.load(open_train(root), Geometry(12, resize))
     assert threads_of_torch() == [3, 3]
 
 
@@ -485,7 +490,7 @@ def test_the_first_bad_image_is_named(tmp_path: Path, make_task: MakeTask) -> No
         return split.read(index)
 
     with pytest.raises(RunError, match="11 of 20"):
-        cache.load(dataclasses.replace(split, read=read), 8, "bicubic", threads=4)
+        cache.load(dataclasses.replace(split, read=read), Geometry(8, "bicubic"), threads=4)
 
 
 @pytest.mark.parametrize("where", ["reading", "progress"])
@@ -506,10 +511,12 @@ def test_an_interrupted_build_leaves_nothing(
             raise error
 
     with pytest.raises(error):
-        cache.load(dataclasses.replace(split, read=read), 8, "bicubic", progress, threads=2)
+        cache.load(
+            dataclasses.replace(split, read=read), Geometry(8, "bicubic"), progress, threads=2
+        )
     assert len(decoded) < 60 and threads_of_torch() == [3, 3]
     assert cached_files("*") == cached_files("*.lock")  # nothing half-written
-    assert cache.load(split, 8, "bicubic").pixels.any(axis=(1, 2, 3)).all()
+    assert cache.load(split, Geometry(8, "bicubic")).pixels.any(axis=(1, 2, 3)).all()
 
 
 def test_ctrl_c_ends_a_build_at_once(root: Path) -> None:
@@ -522,7 +529,8 @@ def test_ctrl_c_ends_a_build_at_once(root: Path) -> None:
         "    print('reading', i, flush=True)\n"
         "    time.sleep(1)\n"
         "    return split.read(i)\n"
-        "cache.load(dataclasses.replace(split, read=read), 8, 'bicubic', threads=1)\n"
+        "slow, geometry = dataclasses.replace(split, read=read), cache.Geometry(8, 'bicubic')\n"
+        "cache.load(slow, geometry, threads=1)\n"
     )
     command = [sys.executable, "-c", code, str(listed_often(root, 1000))]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -541,27 +549,27 @@ def listed_often(root: Path, times: int) -> Path:
 
 
 def test_writing_to_the_array_does_not_change_the_cache(root: Path) -> None:
-    first = cache.load(open_train(root), 8, "bicubic")
+    first = cache.load(open_train(root), Geometry(8, "bicubic"))
     before = cached_files()[0].read_bytes()
     first.pixels[:] = 0
     del first
     assert cached_files()[0].read_bytes() == before
-    assert cache.load(open_train(root), 8, "bicubic").pixels.any()
+    assert cache.load(open_train(root), Geometry(8, "bicubic")).pixels.any()
 
 
 def test_the_digest_tells_pixels_and_labels(root: Path) -> None:
     split = open_train(root)
-    first = cache.load(split, 8, "bicubic")
+    first = cache.load(split, Geometry(8, "bicubic"))
     relabelled = dataclasses.replace(split, labels=split.labels[::-1].copy())
-    assert cache.load(relabelled, 8, "bicubic").sha256 != first.sha256
-    assert cache.load(split, 9, "bicubic").sha256 != first.sha256
+    assert cache.load(relabelled, Geometry(8, "bicubic")).sha256 != first.sha256
+    assert cache.load(split, Geometry(9, "bicubic")).sha256 != first.sha256
 
 
 @pytest.mark.parametrize("restore", [False, True], ids=["new mtime", "same size, old mtime"])
 @pytest.mark.parametrize("how", ["write", "replace"])
 def test_a_changed_image_is_decoded_again(root: Path, how: str, restore: bool) -> None:
     split, image = open_train(root), root / "t" / "images" / "03 of 20.png"
-    first = cache.load(split, 8, "bicubic")
+    first = cache.load(split, Geometry(8, "bicubic"))
     stat, size = image.stat(), image.stat().st_size
     time.sleep(0.02)  # the clock of the file system is coarse
     target = image if how == "write" else image.with_suffix(".new")
@@ -573,7 +581,7 @@ def test_a_changed_image_is_decoded_again(root: Path, how: str, restore: bool) -
     if restore:
         assert image.stat().st_size == size
         os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    again = cache.load(split, 8, "bicubic")
+    again = cache.load(split, Geometry(8, "bicubic"))
     assert again.pixels[3, :, 0, 0].tolist() == [1, 2, 3]
     assert again.sha256 != first.sha256
     assert np.array_equal(again.pixels[:3], first.pixels[:3])
@@ -582,40 +590,40 @@ def test_a_changed_image_is_decoded_again(root: Path, how: str, restore: bool) -
 def test_the_same_files_in_another_folder_are_another_split(
     tmp_path: Path, root: Path, make_task: MakeTask
 ) -> None:
-    cache.load(open_train(root), 8, "bicubic")
+    cache.load(open_train(root), Geometry(8, "bicubic"))
     make_task(tmp_path / "other", "t", SMALL)
-    cache.load(open_train(tmp_path / "other"), 8, "bicubic")
+    cache.load(open_train(tmp_path / "other"), Geometry(8, "bicubic"))
     assert len(cached_files()) == 2
 
 
 @pytest.mark.parametrize("length", [0, 1, 10, 200, -1])
 def test_a_truncated_file_is_built_again(root: Path, length: int) -> None:
-    first = cache.load(open_train(root), 8, "bicubic")
+    first = cache.load(open_train(root), Geometry(8, "bicubic"))
     expected = first.pixels.copy()
     del first
     (file,) = cached_files()
     file.write_bytes(file.read_bytes()[:length])
-    again = cache.load(open_train(root), 8, "bicubic")
+    again = cache.load(open_train(root), Geometry(8, "bicubic"))
     assert np.array_equal(again.pixels, expected)
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "{}", "[]", "3"])
 def test_a_damaged_description_is_built_again(root: Path, content: str | None) -> None:
-    first = cache.load(open_train(root), 8, "bicubic")
+    first = cache.load(open_train(root), Geometry(8, "bicubic"))
     (sidecar,) = cached_files("*.json")
     if content is None:
         sidecar.unlink()
     else:
         sidecar.write_text(content)
-    assert cache.load(open_train(root), 8, "bicubic").sha256 == first.sha256
+    assert cache.load(open_train(root), Geometry(8, "bicubic")).sha256 == first.sha256
     assert "sha256" in json.loads(sidecar.read_text())
 
 
 @pytest.mark.parametrize("array", [np.zeros((5, 3, 8, 7), np.uint8), np.zeros((5, 3, 8, 8))])
 def test_a_foreign_array_is_built_again(root: Path, array: Any) -> None:
-    expected = cache.load(open_train(root), 8, "bicubic").pixels.copy()
+    expected = cache.load(open_train(root), Geometry(8, "bicubic")).pixels.copy()
     np.save(cached_files()[0], array)
-    assert np.array_equal(cache.load(open_train(root), 8, "bicubic").pixels, expected)
+    assert np.array_equal(cache.load(open_train(root), Geometry(8, "bicubic")).pixels, expected)
 
 
 def test_leftovers_of_a_crash_are_harmless(root: Path) -> None:
@@ -625,12 +633,12 @@ def test_leftovers_of_a_crash_are_harmless(root: Path) -> None:
         "from petlbench.data import cache, lists\n"
         "split = lists.open_split(Path(sys.argv[1]), 't', 'train', classes=10)\n"
         "read = lambda i: os._exit(9) if i == 3 else split.read(i)\n"
-        "cache.load(dataclasses.replace(split, read=read), 8, 'bicubic')\n"
+        "cache.load(dataclasses.replace(split, read=read), cache.Geometry(8, 'bicubic'))\n"
     )
     result = subprocess.run([sys.executable, "-c", code, str(root)], timeout=60)
     assert result.returncode == 9
     assert cached_files("*.partial") and not cached_files()
-    images = cache.load(open_train(root), 8, "bicubic")
+    images = cache.load(open_train(root), Geometry(8, "bicubic"))
     assert images.pixels.any(axis=(1, 2, 3)).all()
 
 
@@ -644,7 +652,7 @@ def test_two_processes_build_one_file(root: Path) -> None:
         "    print('decoded', i, flush=True)\n"
         "    time.sleep(0.1)\n"
         "    return split.read(i)\n"
-        "images = cache.load(dataclasses.replace(split, read=read), 8, 'bicubic')\n"
+        "images = cache.load(dataclasses.replace(split, read=read), cache.Geometry(8, 'bicubic'))\n"
         "print(images.sha256)\n"
     )
     command = [sys.executable, "-c", code, str(root)]
@@ -666,7 +674,7 @@ def test_a_full_disk_is_met_before_decoding(root: Path) -> None:
             sparse.append(stat.st_blocks * 512 < stat.st_size)
         return split.read(index)
 
-    cache.load(dataclasses.replace(split, read=read), 128, "bicubic")
+    cache.load(dataclasses.replace(split, read=read), Geometry(128, "bicubic"))
     assert not any(sparse)
 
 
@@ -676,7 +684,7 @@ def test_a_cache_that_cannot_be_written_is_named(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PETLBENCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(UsageError, match=r"the image cache .*file/cache cannot be used: .*PETLBE"):
-        cache.load(open_train(root), 8, "bicubic")
+        cache.load(open_train(root), Geometry(8, "bicubic"))
 
 
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
