@@ -21,8 +21,10 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 RATIO = 100  # an archive of images hardly shrinks; one that grows more than this is a bomb
 FLOOR = 100 * 2**20  # bytes: small archives of text may
 HEADER = 512  # bytes that every member counts for, even an empty one
-CORRUPT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error)
-CORRUPT += (EOFError, ValueError, RuntimeError)  # the last: zipfile, of a method it does not know
+CORRUPT: tuple[type[Exception], ...] = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, ValueError, RuntimeError),  # the last: zipfile, of a method it does not know
+)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from petlbench.data import manifest
 from petlbench.data.split import Split
 from petlbench.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_NOAH = re.compile(r"images/(train800|val200|train800val200|test)/[0-9]{6}\.jpg")
 
 
 def open_split(
@@ -31,7 +35,22 @@ def open_split(
     base = root / folder
     if not base.is_dir():
         raise UsageError(f"no folder {base}")
-    return read(base / f"{split}.txt", base, split, classes, expected)
+    opened = read(base / f"{split}.txt", base, split, classes, expected)
+    beside = manifest.read(base)
+    if beside is None:
+        return replace(opened, lineage=lineage(base, opened.files))
+    return replace(opened, lineage=beside[0].lineage, manifest=beside[1])
+
+
+def lineage(base: Path, files: Sequence[Path]) -> str:
+    """How files without a manifest came about, as far as their names tell.
+
+    "noah-jpeg": all are `images/<split>/<six digits>.jpg`, as NOAH's data/vtab-source/get_vtab1k.py
+    writes them (JPEG at Pillow's defaults, whatever the source was); "unknown" otherwise.
+    """
+    begin = len(str(base)) + 1
+    names = (str(file)[begin:] for file in files)
+    return "noah-jpeg" if all(map(_NOAH.fullmatch, names)) else "unknown"
 
 
 def read(file: Path, base: Path, split: str, classes: int, expected: int = 0) -> Split:
@@ -84,6 +103,7 @@ def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: s
         version=lambda: _version(files),
         read=lambda index: _decode(files[index]),
         describe={"layout": "lists", "formats": sorted({f.suffix.lower() for f in files})},
+        files=files,
     )
 
 
