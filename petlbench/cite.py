@@ -51,6 +51,35 @@ DATA: dict[str, dict[str, tuple[str, ...]]] = {
         "smallnorb_azi": ("lecun2004learning",),
         "smallnorb_ele": ("lecun2004learning",),
     },
+    "few-shot": {
+        "": ("zhang2022neural", "zhou2022learning"),  # lists, and splits of three of the sets
+    }
+    | {
+        f"{name}@{shots}": (key,)
+        for shots in (1, 2, 4, 8, 16)
+        for name, key in (
+            ("fgvc_aircraft", "maji2013fine"),
+            ("food101", "bossard2014food"),
+            ("oxford_flowers102", "nilsback2008automated"),
+            ("oxford_pets", "parkhi2012cats"),
+            ("stanford_cars", "krause2013object"),
+        )
+    },
+    "fgvc": {
+        "": ("jia2022vpt",),
+        "cub200": ("wah2011caltech",),
+        "nabirds": ("vanhorn2015building",),
+        "oxford_flowers": ("nilsback2008automated",),
+        "stanford_dogs": ("khosla2011novel",),
+        "stanford_cars": ("krause2013object",),
+    },
+    "domain-generalisation": {
+        "": ("zhou2022learning", "zhang2022neural"),
+        "imagenet": (
+            *("deng2009imagenet", "recht2019imagenet", "wang2019learning"),
+            *("hendrycks2021natural", "hendrycks2021many"),
+        ),
+    },
 }
 
 # Every pattern found in a backbone's name adds its keys: architecture, then how it was trained.
