@@ -21,8 +21,10 @@ from reference_loop import specify
 from petlbench import experiment, train
 from petlbench.data import cache
 from petlbench.data.normalise import Normalise
+from petlbench.data.vault import Data
 from petlbench.evaluate import predict
 from petlbench.experiment import Machine
+from petlbench.problems import classification
 from petlbench.task import load_suite
 
 
@@ -37,14 +39,10 @@ def main() -> None:
     (spec,) = specify(*files, args.epochs, "linear", args.precision).specs
     rules, suite, device = spec.rules, load_suite("vtab-1k"), torch.device("cpu")
     (task,) = suite.select(["cifar"])
-    training, test = (
-        cache.load(
-            suite.open_split(task, rules[name], args.data_root, 0),
-            cache.Geometry(98, rules["resize"]),
-        )
-        for name in ("train_split", "test_split")
-    )
-    pixels, labels = torch.from_numpy(training.pixels), torch.from_numpy(training.labels)
+    splits = (rules["train_split"], rules["test_split"])
+    opened = [suite.open_split(task, name, args.data_root, 0) for name in splits]
+    training, test = (cache.load(split, cache.Geometry.of(rules)) for split in opened)
+    data = Data(opened[0], training)
     normalise = Normalise(rules["mean"], rules["std"], device)
     machine = Machine("cpu", torch.get_num_threads())
     bf16 = rules["precision"] == "bf16"
@@ -53,7 +51,7 @@ def main() -> None:
         changed = replace(spec, rules={**rules, "epochs": epochs})
         model = experiment.prepare(changed, machine)
         begin = time.perf_counter()
-        fitted = experiment.fit(model, pixels, labels, changed.rules, spec.seed)
+        fitted = classification.fit(model, data, changed.rules, spec.seed)
         seconds[epochs] = time.perf_counter() - begin
         predictions = predict(model, torch.from_numpy(test.pixels), normalise, bf16)
         accuracy = float((predictions.numpy() == test.labels).mean())
@@ -64,7 +62,11 @@ def main() -> None:
     model = experiment.prepare(spec, machine)
     begin = time.perf_counter()
     few = {**rules, "epochs": 2, "warmup_epochs": 0}
-    train.train(model, lambda images: model(normalise(images)), pixels, labels, few, spec.seed)
+    pixels, labels = torch.from_numpy(training.pixels), torch.from_numpy(training.labels)
+    gradient = classification.CrossEntropy(
+        model, model, lambda epoch, chosen: normalise(pixels[chosen]), labels, few, spec.seed
+    )
+    train.train(model, gradient, len(labels), few, spec.seed)
     whole = (time.perf_counter() - begin) / 2 * args.epochs
     print(f"through the backbone, {args.epochs} epochs: {whole:.0f} s ({rules['precision']})")
     for epochs, spent in seconds.items():

@@ -23,6 +23,7 @@ METHODS = "full,bitfit,convpass,adapter,adaptformer,lora,vpt,vpt_shallow,linear"
 def step(args: argparse.Namespace) -> None:
     """Print the peak of one step of one method as JSON."""
     from petlbench import experiment, plan
+    from petlbench.problems import classification
 
     settings = {"protocol.precision": args.precision, "protocol.batch_size": args.batch}
     made = plan.make(
@@ -41,7 +42,7 @@ def step(args: argparse.Namespace) -> None:
     )
     spec, device = made.specs[0], torch.device(args.device)
     rules = spec.rules | {"epochs": 1, "warmup_epochs": 0}
-    images = torch.zeros(args.batch, 3, rules["image_size"], rules["image_size"]).byte()
+    data = classification.imaginary(spec, args.batch)
     experiment.reset_peak(device)
     before = experiment.peak_bytes(device)
     model = experiment.prepare(spec, made.machine)
@@ -55,7 +56,7 @@ def step(args: argparse.Namespace) -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        experiment.fit(model, images, torch.zeros(args.batch).long(), rules, seed=0)
+        classification.fit(model, data, rules, seed=0)
     peak = experiment.peak_bytes(device) - before
     print(json.dumps({"peak": peak, "kept": sum(kept.values())}))
 

@@ -85,7 +85,7 @@ def _run_one(spec: RunSpec, store: Store, machine: Machine, wait: bool) -> tuple
     with store.claim(spec.key, wait) as mine:
         if not mine:
             return spec, ELSEWHERE, ""
-        if store.read(spec.key) is not None:  # another process finished it meanwhile
+        if store.read(spec.key, machine.peek) is not None:  # another process finished it meanwhile
             return spec, "done", ""
         if machine.device == "cuda" and machine.jobs > 1:
             machine = replace(machine, device=_own_device(store, machine.jobs))

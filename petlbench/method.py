@@ -51,6 +51,9 @@ class Method:
     merges: ClassVar[bool] = False
     """Whether `merge` leaves exactly the backbone's parameters, and the same function."""
 
+    trains_head: ClassVar[bool] = True
+    """Whether what a task puts behind the backbone trains too."""
+
     distribution: ClassVar[str | None] = None
     """The installed package that computes it, if not petlbench; another version, another method."""
 

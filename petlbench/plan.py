@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import method, presets, protocol, settings, weights
+from petlbench import method, presets, problems, protocol, settings, weights
+from petlbench.data.split import Split
 from petlbench.errors import UsageError, unknown
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store
@@ -53,6 +54,7 @@ class Request:
     attention: str = "auto"
     recompute: bool = False
     compile: bool = False
+    report_peek: bool = False
 
     def __post_init__(self) -> None:
         for name, allowed in (("device", DEVICES), ("keep", KEEP), ("attention", ATTENTION)):
@@ -71,7 +73,7 @@ class Request:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
-        for name in ("recompute", "compile"):
+        for name in ("recompute", "compile", "report_peek"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name} = {getattr(self, name)!r} must be true or false.")
         object.__setattr__(self, "settings", _flat(self.settings))
@@ -147,6 +149,7 @@ class Plan:
             kernel,
             request.recompute,
             request.compile,
+            request.report_peek,
         )
 
     def seconds(self, spec: RunSpec, rate: Speed) -> float:
@@ -230,6 +233,7 @@ _KINDS: dict[str, type] = {
     "threads": int,
     "recompute": bool,
     "compile": bool,
+    "report_peek": bool,
 }
 
 
@@ -239,33 +243,28 @@ def make(request: Request, sketch: bool = False) -> Plan:
     A sketch reads neither images nor weights: it has the declared split sizes and random weights,
     and serves to measure speeds.
     """
-    suite = load_suite(request.suite)
-    tasks = suite.select(list(request.tasks) if request.tasks is not None else None)
-    rows = _methods(request, suite, tasks)
-    device = _device(request.device)
-    rules_of = protocol.load(request.protocol or suite.protocol)
-    rules_of = protocol.override(rules_of, _protocol_settings(request))
     data_root = request.data_root or os.environ.get("PETLBENCH_DATA")
     root = Path(data_root).expanduser() if data_root else None
+    suite = load_suite(request.suite).at(root)
+    tasks = suite.select(list(request.tasks) if request.tasks is not None else None)
+    rules_of = protocol.load(request.protocol or suite.protocol)
+    rules_of = protocol.override(rules_of, _protocol_settings(request))
+    rows = _methods(request, rules_of, suite, tasks)
+    device = _device(request.device)
+    seeds = range(request.seeds or rules_of.seeds)
     splits = rules_of.train_split, rules_of.test_split
-    members, sizes = _declared(tasks, splits) if sketch else _members(suite, tasks, splits, root)
+    read = _declared if sketch else _members
+    members, sizes, lineage = read(suite, tasks, splits, root, seeds)
     checkpoint = weights.RANDOM if sketch else request.checkpoint
     backbone = weights.specify(request.backbone or suite.backbone, checkpoint)
     rules = _resolve(rules_of, backbone.name, device)
-    if rules.get("head") == "text":
-        for name, names in _class_names(tasks, root, sketch).items():
-            members[name] |= {"classes": "\n".join(names)}
+    classifying = [task for task in tasks if task.problem == "classification"]
+    if rules.get("head") == "text" and classifying:
+        for name, names in _class_names(classifying, root, sketch).items():
+            for seed in seeds:
+                members[name, seed] |= {"classes": "\n".join(names)}
     # a checkpoint or an image size that does not fit: now, not in every run
     shape = weights.shape(backbone, rules["image_size"], **weights.options(rules))
-    # most rows have one method for all tasks, and asking PEFT's takes a second
-    for spec in {id(spec): spec for row in rows for spec in row.values()}.values():
-        try:
-            built = spec.build()
-            built.require(shape)
-            if rules.get("towers", "image") != "image" and not built.num_trainable(shape):
-                raise UsageError("it trains the head alone, and a text tower makes it here.")
-        except UsageError as error:
-            raise UsageError(f"method {spec.label} does not fit {backbone.name}: {error}") from None
     specs = [
         RunSpec(
             suite=suite.name,
@@ -277,14 +276,18 @@ def make(request: Request, sketch: bool = False) -> Plan:
             backbone=backbone,
             protocol=rules_of.name,
             rules=rules,
-            members=members[task.name],
+            members=members[task.name, seed],
+            problem=task.problem,
+            ordinal=task.ordinal,
+            lineage=lineage[task.name],
         )
-        for seed in range(request.seeds or rules_of.seeds)
+        for seed in seeds
         for task in tasks
         for row in rows
     ]
+    _require(specs, shape)
     store = Store(request.folder)
-    done = {spec.key: store.read(spec.key) for spec in specs}
+    done = {spec.key: store.read(spec.key, request.report_peek) for spec in specs}
     todo = [spec for spec in specs if done[spec.key] is None]
     return Plan(
         request=request,
@@ -301,8 +304,20 @@ def make(request: Request, sketch: bool = False) -> Plan:
     )
 
 
+def _require(specs: Sequence[RunSpec], shape: Shape) -> None:
+    """Each method asked once whether it fits: most rows have one for all tasks."""
+    for spec in {(id(spec.method), spec.problem): spec for spec in specs}.values():
+        try:
+            built = spec.method.build()
+            built.require(shape)
+            problems.load(spec.problem).require(built, spec, built.num_trainable(shape))
+        except UsageError as error:
+            name = spec.backbone.name
+            raise UsageError(f"method {spec.method.label} does not fit {name}: {error}") from None
+
+
 def _methods(
-    request: Request, suite: Suite, tasks: Sequence[Task]
+    request: Request, rules_of: protocol.Protocol, suite: Suite, tasks: Sequence[Task]
 ) -> list[dict[str, method.MethodSpec]]:
     """One row of the leaderboard each: task -> method with its settings."""
     asked = request.methods or suite.methods
@@ -320,7 +335,8 @@ def _methods(
                 raise unknown("name in --set", owner or key, ["protocol", *names], hint)
             wanted.setdefault(owner, {})[name] = value
     chosen: dict[str, list[presets.Preset]] = {}
-    for preset in map(presets.load, request.presets):
+    of_protocol = [preset for preset in rules_of.presets if preset.split(".")[0] in names]
+    for preset in map(presets.load, request.presets or of_protocol):
         if preset.method not in names:
             raise UsageError(
                 f"preset {preset.name} is for {preset.method}, which is not among the methods of "
@@ -444,42 +460,66 @@ def _class_names(
     return found
 
 
-def _members(
-    suite: Suite, tasks: Sequence[Task], splits: tuple[str, str], root: Path | None
-) -> tuple[dict[str, dict[str, str]], dict[str, tuple[int, int]]]:
-    """Task -> split -> SHA-256 of its members, and task -> sizes of training and test split.
+Members = dict[tuple[str, int], dict[str, str]]
+Sizes = dict[str, tuple[int, int]]
 
-    Reports every task that cannot be read at once.
+
+def _members(
+    suite: Suite, tasks: Sequence[Task], splits: tuple[str, str], root: Path | None, seeds: range
+) -> tuple[Members, Sizes, dict[str, str]]:
+    """(task, seed) -> split -> SHA-256 of its members; and per task the sizes of training and test
+    split, and the lineage of its images.
+
+    Test splits are the same for every seed. Reports every task that cannot be read at once.
     """
     if suite.needs_data_root and root is None:
         raise UsageError(
             f"suite {suite.name} reads images from disk: give --data-root DIR or set "
             "PETLBENCH_DATA."
         )
-    found, sizes, problems = {}, {}, []
+    found, sizes, lineage, wrong = {}, {}, {}, []
     for task in tasks:
         try:
-            training, test = (suite.open_split(task, name, root, 0) for name in splits)
-            found[task.name] = {split.name: split.members for split in (training, test)}
-            sizes[task.name] = (len(training), len(test))
+            tests = [splits[1], *(target.split for target in task.targets)]
+            opened = [suite.open_split(task, name, root, 0) for name in dict.fromkeys(tests)]
+            for seed in seeds:
+                training = suite.open_split(task, splits[0], root, seed)
+                _refuse_shared(task, training, opened)
+                found[task.name, seed] = {s.name: s.members for s in (training, *opened)}
+                if training.manifest:
+                    found[task.name, seed]["manifest"] = training.manifest
+            examples = max(len(training), len(training.texts))
+            sizes[task.name] = (examples, len(opened[0]))
+            lineage[task.name] = training.lineage if training.lineage != "unknown" else ""
         except UsageError as error:
-            problems.append(f"  {task.name}: {error}")
-    if problems:
-        hint = f"\nRun what is there: --tasks {','.join(found)}" if found else ""
+            wrong.append(f"  {task.name}: {error}")
+    if wrong:
+        hint = f"\nRun what is there: --tasks {','.join(sizes)}" if sizes else ""
         raise UsageError(
-            f"{len(problems)} of {len(tasks)} tasks of {suite.name} cannot be read:\n"
-            + "\n".join(problems)
+            f"{len(wrong)} of {len(tasks)} tasks of {suite.name} cannot be read:\n"
+            + "\n".join(wrong)
             + hint
         )
-    return found, sizes
+    return found, sizes, lineage
+
+
+def _refuse_shared(task: Task, training: Split, tests: Sequence[Split]) -> None:
+    """No patient, or whatever else images share, on both sides."""
+    for test in tests:
+        shared = sorted(set(training.groups) & set(test.groups))
+        if shared:
+            raise UsageError(
+                f"{task.name}: {len(shared)} groups have images both in {training.name} and in "
+                f"{test.name}, {shared[0]!r} for one; a group must lie on one side."
+            )
 
 
 def _declared(
-    tasks: Sequence[Task], splits: tuple[str, str]
-) -> tuple[dict[str, dict[str, str]], dict[str, tuple[int, int]]]:
+    suite: Suite, tasks: Sequence[Task], splits: tuple[str, str], root: Path | None, seeds: range
+) -> tuple[Members, Sizes, dict[str, str]]:
     """The same for a sketch: no members, and the sizes as published."""
     sizes = {task.name: (task.sizes[splits[0]], task.sizes[splits[1]]) for task in tasks}
-    return {name: {} for name in sizes}, sizes
+    return {(name, seed): {} for name in sizes for seed in seeds}, sizes, dict.fromkeys(sizes, "")
 
 
 def _subsets(

@@ -78,12 +78,11 @@ def check(instance: Any, owner: str) -> None:
 
 def _tuple(values: Any, kind: type, where: str) -> tuple[Any, ...]:
     """A list of texts or of finite numbers, as a tuple."""
-    values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
-    if kind is float:
-        values = tuple(float(v) if type(v) is int else v for v in values)
-    if not all(type(v) is kind and (kind is not float or math.isfinite(v)) for v in values):
+    given = list(values) if isinstance(values, (list, tuple)) else [values]
+    found = [float(v) if kind is float and type(v) is int else v for v in given]
+    if any(type(v) is not kind or (isinstance(v, float) and not math.isfinite(v)) for v in found):
         raise UsageError(f"{where} must be a list of type {kind.__name__}.")
-    return values
+    return tuple(found)
 
 
 def known(cls: type, owner: str, name: str) -> Any:

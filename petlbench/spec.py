@@ -16,7 +16,8 @@ from petlbench.weights import BackboneSpec
 class RunSpec:
     """One (method, backbone, task, protocol, seed), with everything that can change its result.
 
-    `rules` are the protocol's resolved fields, `members` the SHA-256 of each split's member list.
+    `rules` are the protocol's resolved fields, `members` the SHA-256 of each split's member list,
+    `lineage` how the image files came about, where that is known.
     """
 
     suite: str
@@ -29,6 +30,10 @@ class RunSpec:
     protocol: str
     rules: dict[str, Any]
     members: dict[str, str]
+    problem: str = "classification"
+    ordinal: bool = False
+    lineage: str = ""
+    sealed_splits: tuple[str, ...] = ()  # of a trial: what it must not read either
 
     @property
     def key(self) -> str:
@@ -64,6 +69,7 @@ class RunSpec:
             "suite": self.suite,
             "backbone": [self.backbone.name, self.backbone.checkpoint],
             "rules": protocol.said(self.rules),
+            **({"lineage": self.lineage} if self.lineage else {}),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -78,6 +84,9 @@ class RunSpec:
         del values["method"]["reference"]
         if self.method.preset is None:
             del values["method"]["preset"]
+        for name in ("problem", "ordinal", "lineage", "sealed_splits"):
+            if values[name] == getattr(RunSpec, name):  # as records before it
+                del values[name]
         return values
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench import __version__, experiment, method, weights
+from petlbench import __version__, experiment, method, problems, weights
 from petlbench.backbone import Shape
 from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
@@ -220,7 +220,7 @@ def _try(spec: RunSpec, machine: Machine) -> tuple[str, Speed | str]:
 
 
 def _question(spec: RunSpec, machine: Machine) -> dict[str, Any]:
-    rules = ("image_size", "batch_size", "drop_path", "precision", "towers", "head")
+    rules = ("image_size", "batch_size", "drop_path", "precision", "towers", "head", "augmentation")
     return {
         "what": "speed",
         "device": machine.device,
@@ -228,6 +228,7 @@ def _question(spec: RunSpec, machine: Machine) -> dict[str, Any]:
         "memory options": [machine.recompute, machine.compile],
         "backbone": spec.backbone.name,
         "method": [spec.method.name, spec.method.source, spec.method.config],
+        "problem": spec.problem,
         "rules": {name: spec.rules[name] for name in rules if name in spec.rules},
     }
 
@@ -239,16 +240,23 @@ def measure_speed(spec: RunSpec, machine: Machine) -> Speed:
         begin = time.perf_counter()
         model = experiment.prepare(spec, machine)
         setup = time.perf_counter() - begin
-        size, device = spec.rules["image_size"], torch.device(machine.device)
+        problem = problems.load(spec.problem)
+
+        def test(images: int) -> float:
+            data = problem.imaginary(spec, images)
+            call = partial(problem.outputs, model, data, spec.rules)
+            return seconds_of(call, machine.device, 0.3) / images
+
+        if not any(p.requires_grad for p in model.parameters()):
+            return Speed(setup, 0.0, 0.0, test(spec.rules["batch_size"]))
 
         def fit(images: int, epochs: int) -> float:
             rules = {"epochs": epochs, "warmup_epochs": 0, "batch_size": images}
-            pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
             # the smallest rates: random images must teach nothing that overflows
             rates = {"learning_rate": 1e-9, "min_learning_rate": 0.0}
-            labels = torch.arange(images) % spec.classes
+            data = problem.imaginary(spec, images)
             begin = time.perf_counter()
-            experiment.fit(model, pixels, labels, {**spec.rules, **rules, **rates}, spec.seed)
+            problem.fit(model, data, {**spec.rules, **rules, **rates}, spec.seed)
             return time.perf_counter() - begin
 
         images = min(4, spec.rules["batch_size"])
@@ -261,12 +269,10 @@ def measure_speed(spec: RunSpec, machine: Machine) -> Speed:
         # other work on the machine only ever adds time
         longer = min(longer, *(fit(images, 1 + epochs) for _ in range(2)))
         training = max(longer - single, 1e-9) / (epochs * images)
-        frozen = model.frozen_stages() > 1
-        normalise = Normalise(spec.rules["mean"], spec.rules["std"], device)
-        pixels = torch.randint(0, 256, (images, 3, size, size), dtype=torch.uint8)
-        bf16 = spec.rules["precision"] == "bf16"
-        testing = seconds_of(lambda: predict(model, pixels, normalise, bf16), machine.device, 0.3)
-    return Speed(setup, testing / images if frozen else 0.0, training, testing / images)
+        testing = test(images)
+        augmented = spec.rules["augmentation"] != "none"
+        frozen = model.frozen_stages() > 1 and not augmented
+    return Speed(setup, testing if frozen else 0.0, training, testing)
 
 
 def from_records(records: Iterable[Record], sizes: dict[str, tuple[int, int]]) -> Speed:

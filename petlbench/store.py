@@ -49,13 +49,18 @@ class Store:
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
-    def read(self, key: str) -> Record | None:
-        """The record of a finished run; None if there is none that can be read."""
+    def read(self, key: str, peek: bool = False) -> Record | None:
+        """The record of a finished run; None if there is none that can be read.
+
+        With `peek`, only one that tells how the test accuracy went over training.
+        """
         try:
             record = json.loads((self.records / f"{key}.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return None if _problem(record, key) or record["status"] != "done" else record
+        if _problem(record, key) or record["status"] != "done" or (peek and "peek" not in record):
+            return None
+        return record  # type: ignore[no-any-return]
 
     def load(self) -> tuple[list[Record], list[str]]:
         """Every record, finished and failed, and a sentence for each file that is left out."""

@@ -20,6 +20,7 @@ from petlbench.backbones.clip import CLIP
 from petlbench.errors import UsageError
 from petlbench.experiment import Machine
 from petlbench.plan import Request
+from petlbench.problems import classification
 from petlbench.protocol import Protocol
 from petlbench.task import Task, class_names
 
@@ -431,8 +432,8 @@ def test_rules_about_texts_are_in_the_fingerprint_of_runs_that_have_them(
     assert made(settings=TEXT_HEAD | reworded).fingerprint != text.fingerprint
     assert made(settings=reworded).fingerprint == fresh.fingerprint  # nothing reads it
     assert not plan.make(Request(**small)).specs[0].rules.keys() & {"towers", "head", "prompt"}
-    assert experiment.prompts(text)[0] == "A photo of handwritten zero."
-    assert experiment.prompts(fresh) == [] and "classes" not in fresh.members
+    assert classification.prompts(text)[0] == "A photo of handwritten zero."
+    assert classification.prompts(fresh) == [] and "classes" not in fresh.members
 
 
 def test_rules_that_do_not_fit_are_refused_before_anything_runs(
@@ -467,8 +468,8 @@ def test_class_names(tmp_path: Path, vtab_root: Path) -> None:
         plan.make(Request(**asked))
     (vtab_root / "dtd" / "classes.txt").write_text("\n".join(f"texture {i}" for i in range(47)))
     specs = {spec.task: spec for spec in plan.make(Request(**asked)).specs}
-    assert experiment.prompts(specs["dtd"])[46] == "A photo of texture 46."
-    assert experiment.prompts(specs["cifar"])[41] == "A photo of lawn mower."
+    assert classification.prompts(specs["dtd"])[46] == "A photo of texture 46."
+    assert classification.prompts(specs["cifar"])[41] == "A photo of lawn mower."
 
 
 def test_suites_name_their_classes() -> None:

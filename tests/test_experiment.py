@@ -11,6 +11,7 @@ import torch
 
 from petlbench import experiment, plan
 from petlbench.experiment import Machine, measure
+from petlbench.problems import _feed
 from petlbench.spec import RunSpec
 
 
@@ -35,7 +36,7 @@ def test_features_once_are_the_backbone_in_every_epoch(
 ) -> None:
     spec = spec_of(small, "linear", epochs=5, precision=precision)
     fast, predictions = outcome(spec)
-    monkeypatch.setattr(experiment, "FEATURES_AT_MOST", 0)
+    monkeypatch.setattr(_feed, "FEATURES_AT_MOST", 0)
     slow, expected = outcome(spec)
     assert fast["frozen_stages"] > 1 and slow["frozen_stages"] == 0
     assert fast["train_loss"] == pytest.approx(slow["train_loss"], rel=1e-4)
@@ -107,9 +108,9 @@ def test_the_record_says_how_it_was_computed(small: dict[str, Any]) -> None:
 
 def test_images_that_do_not_fit_stay_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = torch.zeros(10, 3, 4, 4, dtype=torch.uint8)
-    assert experiment.resident(pixels, torch.device("cpu")) is pixels
+    assert _feed.resident(pixels, torch.device("cpu")) is pixels
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 4 * pixels.nbytes - 1))
-    assert experiment.resident(pixels, torch.device("cuda")) is pixels
+    assert _feed.resident(pixels, torch.device("cuda")) is pixels
 
 
 def test_prepare_does_not_depend_on_how_it_is_computed(small: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from petlbench import check, method, protocol
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError
-from petlbench.train import backward, learning_rate
+from petlbench.problems.classification import CrossEntropy
+from petlbench.train import learning_rate
 from petlbench.train import train as train_on
 
 CPU = torch.device("cpu")
@@ -35,9 +36,17 @@ def data(count: int = 12) -> tuple[Tensor, Tensor]:
 
 def train(model: nn.Module, pixels: Tensor, *arguments: Any) -> list[float]:
     """Train `model` on normalised images; the loss of each epoch."""
-    curve, parts = train_on(model, lambda x: model(NORMALISE(x)), pixels, *arguments)
-    assert parts == 1
+    labels, values, seed, *rest = arguments
+    gradient = cross_entropy(model, NORMALISE(pixels), labels, values)
+    curve = train_on(model, gradient, len(labels), values, seed, *rest)
+    assert gradient.parts == 1
     return curve
+
+
+def cross_entropy(
+    model: nn.Module, inputs: Tensor, labels: Tensor, values: dict[str, Any]
+) -> CrossEntropy:
+    return CrossEntropy(model, model, lambda epoch, chosen: inputs[chosen], labels, values, 0)
 
 
 class Spy(nn.Module):
@@ -271,9 +280,12 @@ def gradient(model: nn.Module, count: int, parts: int) -> tuple[Tensor, Tensor, 
     x = torch.randn(count, 6, generator=generator, dtype=torch.float64)
     labels = torch.arange(count) % 4
     model.zero_grad()
+    found = cross_entropy(model, x, labels, rules())
+    found.parts = parts
+    loss = found(0, 0, torch.arange(count))
     trainable = list(model.parameters())
-    loss, parts = backward(model, x, labels, trainable, bf16=False, parts=parts)
-    return loss, torch.cat([p.grad.flatten() for p in trainable if p.grad is not None]), parts
+    whole = torch.cat([p.grad.flatten() for p in trainable if p.grad is not None])
+    return loss, whole, found.parts
 
 
 @given(count=st.integers(1, 20), parts=st.integers(1, 20))
@@ -305,8 +317,10 @@ def test_the_number_of_parts_is_kept() -> None:
     model = Small(most=4)
     inputs = torch.randn(24, 6, dtype=torch.float64)
     labels = torch.arange(24) % 4
-    _, parts = train_on(model, model, inputs, labels, rules(batch_size=8, epochs=2), 0)
-    assert parts == 2
+    values = rules(batch_size=8, epochs=2)
+    found = cross_entropy(model, inputs, labels, values)
+    train_on(model, found, 24, values, 0)
+    assert found.parts == 2
     assert model.sizes == [8] + [4] * 12
 
 

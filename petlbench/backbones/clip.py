@@ -1,5 +1,7 @@
 """CLIP with both towers, by open_clip: `clip:ViT-B-16.openai`, `clip:ViT-B-16`, `clip:./my.json`.
 
+`clip:mini` is embedded in the package: mini/MODEL_CARD.md.
+
 Radford et al., Learning Transferable Visual Models From Natural Language Supervision, ICML 2021
 (arXiv:2103.00020). The protocol says which towers are adapted and what classifies:
 
@@ -7,6 +9,7 @@ Radford et al., Learning Transferable Visual Models From Natural Language Superv
     towers image, head text     a linear layer on f = W v / |W v| that starts with zero bias and
                                 weights exp(t) g_c, trained: Convpass-CLIP (arXiv:2207.07039)
     towers text or both         logits exp(t) f . g_c in every step, and no head that trains
+    retrieval                   f and g of captions, each behind a linear map where only it trains
 
 v is the tower's pooled token, W its projection, t the frozen logit scale and g_c the feature, of
 length 1, of class c's prompt. Both towers are made of the blocks of a plain vision transformer;
@@ -19,6 +22,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,7 +33,7 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import Tensor, nn
 
-from petlbench.backbone import Backbone, Block, Norm
+from petlbench.backbone import Backbone, Block, Norm, changes
 from petlbench.backbones.vit import transformer_block
 from petlbench.errors import UsageError, unknown
 
@@ -38,6 +42,7 @@ from petlbench.errors import UsageError, unknown
 PREFIX = "clip:"
 READS_TEXT = True
 TOWERS = ("image", "text", "both")
+EMBEDDED = "mini"  # its configuration and its weights are files of petlbench.mini
 
 # What of a configuration is understood; another entry that says something is refused.
 UNDERSTOOD = {
@@ -59,13 +64,16 @@ NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 def require_known(name: str) -> str:
     """The name as it enters a run's identity: a configuration file's carries its SHA-256."""
     base, tag = _parts(name)
-    if _is_file(base):
+    if base == EMBEDDED:
+        if tag:
+            raise UsageError(f"{PREFIX}{EMBEDDED} has one set of weights, and no {tag!r}.")
+    elif _is_file(base):
         digest = hashlib.sha256(_read(base)).hexdigest()[:8]
         if tag and tag != digest:
             raise UsageError(f"{base} is not the file that the run was made with (#{tag}).")
         name = f"{PREFIX}{base}#{digest}"
     else:
-        known = open_clip().list_models()
+        known = [EMBEDDED, *open_clip().list_models()]
         if base not in known:
             lowered = {each.lower(): each for each in known}
             if base.lower() in lowered:
@@ -117,6 +125,8 @@ def create(name: str, image_size: int, drop_path: float = 0.0, towers: str = "im
     vision.pop("patch_dropout", None)  # a part of pre-training
     tokenizer = text.pop("tokenizer_kwargs", {})
     try:
+        if "bpe_path" in tokenizer:  # lies beside the configuration
+            tokenizer["bpe_path"] = str(_path(_parts(name)[0]).parent / tokenizer["bpe_path"])
         model = open_clip().model.CLIP(**configuration)
         length = model.context_length
         model.tokenizer = open_clip().SimpleTokenizer(context_length=length, **tokenizer)
@@ -139,9 +149,9 @@ def checkpoint_filter_fn(state: dict[str, Tensor], model: Any) -> dict[str, Tens
 
 
 def open_clip() -> Any:
-    """The optional package."""
+    """The package, which takes seconds to import."""
     if importlib.util.find_spec("open_clip") is None:
-        raise UsageError(f"{PREFIX} backbones need open_clip: pip install 'petlbench[clip]'.")
+        raise UsageError(f"{PREFIX} backbones need open_clip: pip install open_clip_torch.")
     return importlib.import_module("open_clip")
 
 
@@ -149,19 +159,25 @@ def _parts(name: str) -> tuple[str, str]:
     """(model, tag) of clip:model.tag, or (file, digest) of clip:file.json#digest."""
     base = name.removeprefix(PREFIX)
     file, _, digest = base.partition("#")
-    if _is_file(file):
+    if file.endswith(".json"):
         return file, digest
     base, _, tag = base.partition(".")
     return base, tag
 
 
 def _is_file(base: str) -> bool:
-    return base.endswith(".json")
+    return base == EMBEDDED or base.endswith(".json")
+
+
+def _path(file: str) -> Path:
+    if file == EMBEDDED:
+        return Path(str(resources.files("petlbench.mini") / "clip_mini.json"))
+    return Path(file).expanduser()
 
 
 def _read(file: str) -> bytes:
     try:
-        return Path(file).expanduser().read_bytes()
+        return _path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the configuration {file}: {error.strerror}.") from error
 
@@ -335,6 +351,19 @@ class Both(nn.Module):
         """It has none."""
 
 
+class Maps(nn.Module):
+    """What stands behind the towers in retrieval: two D x D maps, or nothing (D = 0)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.image: nn.Module = nn.Identity()
+        self.text: nn.Module = nn.Identity()
+        if dim:
+            self.image, self.text = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+            for layer in (self.image, self.text):
+                nn.init.eye_(layer.weight)
+
+
 class CLIP(Backbone):
     """`vit` is what is adapted; methods see nothing of a tower that is not."""
 
@@ -397,15 +426,44 @@ class CLIP(Backbone):
         self.normalised, self.tokens = bool(texts), None
         super().prepare(num_classes)
         if texts:
-            tokens = self.tokenizer(list(texts))
-            # of what is behind the end nothing is read: causal attention does not look there
-            tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
+            tokens = self.tokenize(texts)
             if self.towers == "image":
                 with torch.no_grad():
                     self.head.weight.copy_(self.scale * self.class_features(tokens))
                     self.head.bias.zero_()
             else:
                 self.tokens, self.head = tokens.to(self.scale.device), nn.Identity()
+
+    def prepare_pairs(self, maps: bool) -> None:
+        """Freeze everything, for images and texts that are compared by their features.
+
+        With `maps`, a linear map of either feature trains, and starts as the identity.
+        """
+        self.requires_grad_(False)
+        self.normalised, self.tokens, self.num_classes = False, None, 0
+        self.head = Maps(self.shape.num_features if maps else 0)
+
+    def image_features(self, x: Tensor, start: int = 0) -> Tensor:
+        """What `encode(images, stop=start)` gave -> (B, D) of length 1."""
+        return F.normalize(self.head.image(self.encode(x, start).float()), dim=-1)
+
+    def text_features(self, tokens: Tensor) -> Tensor:
+        """(B, N) -> (B, D) of length 1."""
+        text = self.both[1]
+        features = text(tokens.to(text.projection.device), self.through).float()
+        return F.normalize(self.head.text(features.to(self.scale.device)), dim=-1)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """(B, N) on the CPU, cut behind the longest text: causal attention does not look there."""
+        tokens: Tensor = self.tokenizer(list(texts))
+        return tokens[:, : int(tokens.argmax(1).max()) + 1]
+
+    @property
+    def texts_frozen(self) -> bool:
+        """Whether a text has the same feature in every epoch."""
+        modules = (*self.both[1].modules(), *self.head.text.modules())
+        trains = any(p.requires_grad for module in modules for p in module.parameters())
+        return not trains and not any(map(changes, modules))
 
     def put_head(self, width: int) -> None:
         if self.normalised and width != self.shape.num_features:
@@ -417,6 +475,8 @@ class CLIP(Backbone):
         return F.normalize(self.both[1](tokens, self.through).float(), dim=-1)
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        if isinstance(self.head, Maps):
+            return self.image_features(x, start)
         if self.tokens is None:
             return super().forward(x, start)
         features, of_classes = self.encode(x, start), self.class_features(self.tokens)
