@@ -195,6 +195,8 @@ def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
     flag: dict[str, Any] = {"action": "store_true", "default": None}
     add("--recompute", **flag, help="activations twice: less memory, same result, slower")
     add("--compile", **flag, help="torch.compile: a minute more at the start of every process")
+    text = "show the test accuracy over training too; it chooses nothing, and the record says so"
+    add("--report-peek", **flag, help=text)
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
 
 
