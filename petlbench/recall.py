@@ -89,7 +89,7 @@ def _require(images: Tensor, texts: Tensor, owners: Tensor, chunk: int) -> None:
         )
     if owners.is_floating_point() or owners.min() < 0 or owners.max() >= len(images):
         raise UsageError(f"owners must be numbers of images, 0..{len(images) - 1}.")
-    without = len(images) - len(owners.unique())
+    without = int((torch.bincount(owners, minlength=len(images)) == 0).sum())
     if without:
         raise UsageError(f"{without} of {len(images)} images have no caption.")
     if chunk < 1:
