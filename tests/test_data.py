@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +24,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, features
+from torchvision import transforms
 
 from petlbench.data import cache, lists
 from petlbench.data.cache import Geometry
@@ -363,6 +366,160 @@ def test_an_image_of_the_right_size_is_not_resized(rule: str) -> None:
     image = photo(16, 16)
     (pixels,) = through_the_cache([image], 16, f"{rule}-torch")
     assert np.array_equal(pixels, np.asarray(image))
+
+
+@given(
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.integers(1, 30),
+    st.integers(0, 12),
+    st.booleans(),
+    st.sampled_from(["bicubic", "bilinear"]),
+)
+@example((375, 500), 224, 32, True, "bicubic")
+@example((500, 333), 224, 32, False, "bicubic")
+@example((9, 58), 7, 0, True, "bilinear")
+@hypothesis_settings(max_examples=100, deadline=None)
+def test_a_crop_is_that_of_torchvision(
+    shape: tuple[int, int], size: int, border: int, keep_aspect: bool, resize: str
+) -> None:
+    """Resize to both sides or to the shorter one, then CenterCrop: the same pixels."""
+    image, resize_to = photo(*shape), size + border
+    rule = transforms.InterpolationMode[resize.upper()]
+    to = resize_to if keep_aspect else (resize_to, resize_to)
+    both = transforms.Compose([transforms.Resize(to, rule), transforms.CenterCrop(size)])
+    expected = np.asarray(both(image))
+    geometry = Geometry(size, resize, resize_to, keep_aspect)
+    assert np.array_equal(in_memory([image], geometry), expected[None].transpose(0, 3, 1, 2))
+    torched = in_memory([image], dataclasses.replace(geometry, resize=f"{resize}-torch"))
+    rounding = np.abs(torched[0].transpose(1, 2, 0).astype(int) - expected)
+    assert rounding.max() <= 3  # the order of rows and columns
+
+
+@pytest.mark.parametrize("resize", ["bicubic-torch", "bilinear-torch"])
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_a_crop_after_torch_s_resampling_is_that_of_torchvision_on_tensors(
+    resize: str, keep_aspect: bool
+) -> None:
+    rule = transforms.InterpolationMode[resize.removesuffix("-torch").upper()]
+    for shape in [(50, 70), (70, 50), (31, 64), (64, 64), (20, 90), (24, 24)]:
+        image = photo(*shape)
+        to = 24 if keep_aspect else (24, 24)
+        both = transforms.Compose([transforms.Resize(to, rule), transforms.CenterCrop(17)])
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        found = in_memory([image], Geometry(17, resize, 24, keep_aspect))
+        # torchvision interpolates in float32 and rounds
+        assert np.abs(found[0].astype(int) - both(pixels).numpy()).max() <= 1
+
+
+def in_memory(images: list[Image.Image], geometry: Geometry) -> NDArray[np.uint8]:
+    labels = np.zeros(len(images), np.int64)
+    split = Split("train", labels, "", lambda: "", images.__getitem__, {})
+    return cache.decode(split, geometry)
+
+
+def test_the_rules_of_a_protocol_say_the_geometry() -> None:
+    rules = {"image_size": 224, "resize": "bicubic"}
+    assert Geometry.of(rules) == Geometry(224, "bicubic")
+    cropped = rules | {"resize_to": 256, "keep_aspect": True}
+    assert Geometry.of(cropped) == Geometry(224, "bicubic", 256, True)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((224, "bicubic", 223), "protocol.resize_to = 223 is smaller than protocol.image_size = 2"),
+        ((224, "bicubic", 0, True), "--set protocol.resize_to=224"),
+    ],
+)
+def test_a_geometry_without_an_image_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(message)):
+        Geometry(*values)
+
+
+def test_every_geometry_has_its_file(root: Path) -> None:
+    split = open_train(root)
+    geometries = [
+        Geometry(8, "bicubic"),
+        Geometry(8, "bicubic-torch"),
+        Geometry(8, "bicubic", 8),
+        Geometry(8, "bicubic", 9),
+        Geometry(8, "bicubic", 9, True),
+    ]
+    for count, geometry in enumerate(geometries, start=1):
+        assert not cache.file_of(split, geometry).exists()
+        pixels = cache.load(split, geometry).pixels
+        assert cache.file_of(split, geometry).exists() and len(cached_files()) == count
+        assert np.array_equal(pixels, cache.decode(split, geometry))
+
+
+# Digests
+
+
+def test_digests_are_those_of_the_pixels_and_stay(root: Path) -> None:
+    split, decoded = counting(open_train(root))
+    first = cache.load(split, Geometry(8, "bicubic", 10))
+    again = cache.load(split, Geometry(8, "bicubic", 10))
+    assert len(decoded) == 5
+    for images in (first, again):
+        assert images.digests.shape == (5,)
+        assert images.digests.tolist() == [
+            hashlib.blake2b(pixels.tobytes(), digest_size=16).digest() for pixels in images.pixels
+        ]
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"x", np.zeros(4, "V16"), np.zeros(5, "V8"), np.zeros((5, 16), np.uint8)]
+)
+def test_damaged_digests_are_built_again(root: Path, content: Any) -> None:
+    split, decoded = counting(open_train(root))
+    expected = cache.load(split, Geometry(8, "bicubic")).digests.tolist()
+    (file,) = cached_files("*.hashes.npy")
+    if content is None:
+        file.unlink()
+    elif isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, content)
+    assert cache.load(split, Geometry(8, "bicubic")).digests.tolist() == expected
+    assert len(decoded) == 10
+
+
+def test_the_sha256_is_of_pixels_and_labels_as_ever(root: Path) -> None:
+    """Records of earlier versions hold it."""
+    images = cache.load(open_train(root), Geometry(8, "bicubic"))
+    pixels = hashlib.sha256(images.pixels.tobytes()).hexdigest()
+    expected = hashlib.sha256(pixels.encode() + images.labels.tobytes()).hexdigest()
+    assert images.sha256 == expected
+
+
+@given(st.lists(st.integers(0, 9), max_size=12), st.lists(st.integers(0, 9), max_size=12))
+def test_overlap_is_found(train: list[int], test: list[int]) -> None:
+    def images(numbers: list[int]) -> cache.Images:
+        hashed = [hashlib.blake2b(bytes([n]), digest_size=16).digest() for n in numbers]
+        digests = np.frombuffer(b"".join(hashed), "V16")
+        return cache.Images(np.zeros((0, 3, 1, 1), np.uint8), np.zeros(0, int), "", {}, digests)
+
+    found = cache.overlap(images(train), images(test))
+    assert found.dtype == np.int64
+    assert found.tolist() == [i for i, number in enumerate(test) if number in train]
+
+
+def test_a_copy_under_another_name_and_format_is_an_overlap(root: Path) -> None:
+    """And one stored with loss, or mirrored, is not."""
+    folder = root / "t" / "images"
+    with Image.open(folder / "01 of 20.png") as image:
+        image.save(folder / "copy.bmp")
+        image.save(folder / "lossy.jpg", quality=60)
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "mirrored.png")
+    kinds = ["lossy.jpg", "copy.bmp", "mirrored.png", "03 of 20.png", "15 of 20.png"]
+    (root / "t" / "test.txt").write_text("".join(f"images/{name} 0\n" for name in kinds))
+    test = lists.open_split(root, "t", "test", classes=10)
+    geometry = Geometry(12, "bicubic")
+    found = cache.overlap(cache.load(open_train(root), geometry), cache.load(test, geometry))
+    assert found.tolist() == [1, 3]
+
+
+# Building
 
 
 def counting(split: Split) -> tuple[Split, list[int]]:
