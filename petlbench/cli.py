@@ -8,8 +8,8 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -31,6 +31,10 @@ examples:
   petlbench plot params-vs-accuracy -o figure.pdf
 """
 LISTS = ("methods", "tasks", "suites", "protocols", "backbones", "presets", "runs")
+RESUMED = {
+    "run": " Finished runs are recorded; the same command goes on.",
+    "data": " What is finished is kept; the same command goes on.",
+}
 PLOTS = ("params-vs-accuracy",)
 FORMATS = ("table", "csv", "markdown", "json")
 
@@ -59,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"petlbench: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        running = "run" in (sys.argv[1:2] if arguments is None else arguments[:1])
-        kept = " Finished runs are recorded; the same command goes on." if running else ""
+        (command,) = (sys.argv[1:2] if arguments is None else arguments[:1]) or [""]
+        kept = RESUMED.get(command, "")
         print(f"\npetlbench: interrupted.{kept}", file=sys.stderr)
         sys.stdout.flush()
         code = 130
@@ -110,6 +114,8 @@ def make_parser() -> Parser:
     )
     text = "with --format: a file, between <!-- methods:begin --> and <!-- methods:end -->"
     listing.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
+
+    _add_data(commands.add_parser("data", help="which data sets are there; prepare or verify them"))
 
     board = commands.add_parser("leaderboard", help="rank what has been run")
     _add_results(board)
@@ -198,6 +204,36 @@ def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
     text = "show the test accuracy over training too; it chooses nothing, and the record says so"
     add("--report-peek", **flag, help=text)
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(
+        dest="verb", metavar="list|prepare|verify", required=True, parser_class=Parser
+    )
+    for verb, text in (
+        ("list", "what is there of every suite that reads from disk, and what is missing"),
+        ("prepare", "make a suite's folders from original data sets, or from a prepared copy"),
+        ("verify", "decode every image and compare it with what was prepared"),
+    ):
+        command = verbs.add_parser(verb, help=text, description=text)
+        default = {"list": None, "verify": "vtab-1k"}.get(verb)
+        if verb == "prepare":
+            command.add_argument("suite", metavar="SUITE", help="vtab-1k")
+        else:
+            text = f"default: {default or 'all'}"
+            command.add_argument("suite", metavar="SUITE", nargs="?", default=default, help=text)
+        text = "where the prepared data sets lie (or set PETLBENCH_DATA)"
+        command.add_argument("--data-root", metavar="DIR", help=text)
+        if verb != "list":
+            command.add_argument("--tasks", type=_names, metavar="A,B", help="default: all")
+        if verb == "prepare":
+            add = command.add_argument
+            add("--raw", type=Path, metavar="DIR", help="where DIR/<source>/ hold the originals")
+            text = "get what is missing and has a checksum, into --raw"
+            add("--download", action="store_true", help=text)
+            text = "a copy as it is: a folder, an archive, or hf:OWNER/NAME@COMMIT"
+            add("--from", dest="copy", metavar="COPY", help=text)
+            add("--force", action="store_true", help="replace what is there")
 
 
 def _add_adapted(parser: argparse.ArgumentParser) -> None:
@@ -667,6 +703,128 @@ def _console() -> Console:
     return Quiet(width=width)
 
 
+def data(options: argparse.Namespace) -> int:
+    chosen = options.data_root or os.environ.get("PETLBENCH_DATA")
+    root = Path(chosen).expanduser() if chosen else None
+    if options.verb == "list":
+        return _data_list(options, root)
+    if root is None:
+        raise UsageError("where do the data sets lie? Give --data-root DIR or set PETLBENCH_DATA.")
+    return {"prepare": _data_prepare, "verify": _data_verify}[options.verb](options, root)
+
+
+def _data_list(options: argparse.Namespace, root: Path | None) -> int:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from petlbench import data_sets
+
+    console = _console()
+    for suite in data_sets.on_disk(options.suite):
+        found = data_sets.states(suite, root)
+        columns: dict[str, list[str]] = {
+            "task": [each.task for each in found],
+            "state": [each.state for each in found],
+            "images": [" + ".join(f"{n:,}" for n in each.images.values()) for each in found],
+            "MiB": [f"{each.bytes / 2**20:,.1f}" if each.bytes else "" for each in found],
+            "lineage": [each.lineage for each in found],
+            "licence": [each.licence for each in found],
+            "source": [each.source for each in found],
+        }
+        columns = {name: cells for name, cells in columns.items() if any(cells)}
+        table = Table(title=suite.name, title_justify="left")
+        for name in columns:
+            justify: Any = "right" if name == "MiB" else "left"
+            table.add_column(name, no_wrap=name == "task", overflow="fold", justify=justify)
+        for row in zip(*columns.values(), strict=True):
+            table.add_row(*map(escape, row))
+        console.print(table)
+        for line in data_sets.reasons(found):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _data_prepare(options: argparse.Namespace, root: Path) -> int:
+    from petlbench import data_sets, prebuilt, prepare, prepared
+
+    suite = data_sets.preparable(options.suite)
+    tasks = suite.select(options.tasks)
+    if bool(options.raw) == bool(options.copy) or (options.copy and options.download):
+        raise UsageError(
+            "say what to prepare from: --raw DIR, the original data sets (with --download: get "
+            "them), or --from COPY, a prepared copy."
+        )
+    with _bars() as progress:
+        if options.copy:
+            outcome = prebuilt.take(
+                tasks, options.copy, root, force=options.force, progress=progress
+            )
+        else:
+            outcome = prepared.prepare(
+                tasks,
+                prepare.sources(),
+                options.raw.expanduser(),
+                root,
+                download=options.download,
+                force=options.force,
+                progress=progress,
+            )
+    for what, names in (("made", outcome.made), ("there already", outcome.kept)):
+        if names:
+            print(f"{what}: {', '.join(names)}")
+    if not outcome.failed:
+        print(f"next: petlbench run --suite {suite.name} --data-root {shlex.quote(str(root))}")
+        return 0
+    grouped: dict[str, list[str]] = {}
+    for name, reason in outcome.failed.items():
+        grouped.setdefault(reason, []).append(name)
+    lines = [f"{', '.join(names)}: {reason}" for reason, names in grouped.items()]
+    count = f"{len(outcome.failed)} of {len(tasks)} tasks could not be prepared"
+    print("\n".join([f"petlbench: {count}.", *lines]), file=sys.stderr)
+    return 2
+
+
+def _data_verify(options: argparse.Namespace, root: Path) -> int:
+    from petlbench import data_sets
+    from petlbench.verify import verify
+
+    sound = True
+    for suite in data_sets.on_disk(options.suite):
+        for task in data_sets.present(suite, options.tasks, root):
+            with _bars() as progress:
+                report = verify(suite.at(root), task, root, progress)
+            sound &= not report.problems
+            verdict = "DIFFERS" if report.problems else report.verdict
+            print(f"{task.name}: {report.images:,} images, {verdict}", flush=True)
+            for line in (*report.problems, *(f"note: {note}" for note in report.notes)):
+                print(f"  {line}")
+    return 0 if sound else 1
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each thing that is being done, called with (what, done, total)."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+    text = progress.TextColumn("{task.description}", markup=False)
+    console = Console(stderr=True)
+    shown: dict[str, progress.TaskID] = {}
+    with progress.Progress(
+        text, *columns, console=console, disable=not sys.stderr.isatty()
+    ) as display:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                shown[what] = display.add_task(what, total=total)
+            display.update(shown[what], completed=done, total=total)
+            if done >= total:
+                display.remove_task(shown.pop(what))
+
+        yield show
+
+
 def cite(options: argparse.Namespace) -> None:
     from petlbench import api, cite
     from petlbench.store import write_text
@@ -693,6 +851,7 @@ COMMANDS: dict[str, Any] = {
     "run": run,
     "plan": plan,
     "list": listing,
+    "data": data,
     "leaderboard": board,
     "plot": plot,
     "cite": cite,
