@@ -87,14 +87,19 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
 def board_of(store: Store, fingerprint: str, suite: str) -> leaderboard.Leaderboard | None:
     """The leaderboard of one fingerprint; None while nothing of it has finished."""
     records = [r for r in store.load()[0] if r.get("fingerprint") == fingerprint]
-    boards = leaderboard.build(records, task_order=task_order(suite))
+    boards = leaderboard.build(records, **view(suite))
     return boards[0] if boards else None
 
 
-def task_order(suite: str) -> list[str]:
+def view(suite: str) -> dict[str, Any]:
+    """How a leaderboard of that suite is made: order of tasks, what ranks, further columns."""
     from petlbench.task import load_suite, suites
 
-    return [task.name for task in load_suite(suite).tasks] if suite in suites() else []
+    if suite not in suites():
+        return {}
+    found = load_suite(suite)
+    order = [each.name for task in found.tasks for each in (task, *task.targets)]
+    return {"task_order": order, "ranking": found.ranking, "report": found.report}
 
 
 def folders(folder: Path | str) -> list[Path]:
@@ -112,23 +117,32 @@ def folders(folder: Path | str) -> list[Path]:
     return found
 
 
-def boards(folder: Path | str) -> tuple[list[leaderboard.Leaderboard], list[str]]:
-    """One leaderboard per folder, suite and fingerprint, and what was left out."""
+def boards(
+    folder: Path | str, metric: str | None = None
+) -> tuple[list[leaderboard.Leaderboard], list[str]]:
+    """One leaderboard per folder, suite and fingerprint, and what was left out.
+
+    `metric`: another one than the tasks' own.
+    """
     boards, problems = [], []
     for each in folders(folder):
         found, trouble = Store(each).load()
-        suites = dict.fromkeys(record["spec"]["suite"] for record in found)
-        order = [name for suite in suites for name in task_order(suite)]
-        boards += leaderboard.build(found, task_order=order)
+        for suite in dict.fromkeys(record["spec"]["suite"] for record in found):
+            of_suite = [record for record in found if record["spec"]["suite"] == suite]
+            boards += leaderboard.build(of_suite, metric=metric, **view(suite))
         problems += trouble
     return boards, problems
 
 
 def load_results(folder: Path | str = "results") -> pd.DataFrame:
-    """Every finished run below `folder`, one tidy row each; accuracies in [0, 1]."""
+    """Every finished run below `folder`, one tidy row for each set it was tested on.
+
+    `score` is the task's own metric; all metrics are in [0, 1] (kappa in [-1, 1]).
+    """
     import pandas as pd
 
-    return pd.DataFrame([_row(record) for record in finished(folder)])
+    found = finished(folder)
+    return pd.DataFrame([_row(each) for record in found for each in leaderboard.tested(record)])
 
 
 def finished(folder: Path | str) -> list[Record]:
@@ -139,14 +153,18 @@ def finished(folder: Path | str) -> list[Record]:
 
 def _row(record: Record) -> dict[str, Any]:
     spec, test = record["spec"], record["test"]
+    metrics = leaderboard.metrics(test)
+    metric = test.get("metric", "accuracy")
     return {
         "suite": spec["suite"],
         "group": spec["group"],
         "task": spec["task"],
         "method": spec["method"]["label"],
         "seed": spec["seed"],
-        "accuracy": test["correct"] / test["total"],
-        "correct": test["correct"],
+        "metric": metric,
+        "score": metrics[metric],
+        **metrics,
+        "correct": test.get("correct"),
         "total": test["total"],
         "trainable_parameters": record["parameters"]["trainable"],
         "head_parameters": record["parameters"]["head"],

@@ -120,6 +120,8 @@ def make_parser() -> Parser:
     board = commands.add_parser("leaderboard", help="rank what has been run")
     _add_results(board)
     board.add_argument("--format", default=None, help="|".join(FORMATS) + " (default: table)")
+    text = "another one than the tasks' own, as in: balanced_accuracy, macro_f1, t2i_r1"
+    board.add_argument("--metric", metavar="M", help=text)
     board.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help=".csv, .md or .json (default: the screen)"
     )
@@ -517,7 +519,7 @@ def board(options: argparse.Namespace) -> None:
 def _boards(options: argparse.Namespace) -> list[Leaderboard]:
     from petlbench import api
 
-    found, problems = api.boards(options.results)
+    found, problems = api.boards(options.results, getattr(options, "metric", None))
     for problem in problems:
         print(f"petlbench: {problem}", file=sys.stderr)
     return api.select(found, options.fingerprint)

@@ -2,9 +2,14 @@
 
 The rules, in the order a reviewer would ask for them:
 
-- Accuracy is a fraction in [0, 1]: correct / total of one run on the test set.
+- A cell is the task's own metric on the test set, a fraction in [0, 1]; of classification it is
+  accuracy, correct / total. Another metric makes another table (`metric`).
 - *Mean of tasks* is the mean over all tasks. *Mean of groups* is the mean over groups of each
-  group's mean over its tasks; it decides the rank, and equal means share a rank (1, 1, 3).
+  group's mean over its tasks. The suite says which of them ranks, or which group's mean does;
+  equal ones share a rank (1, 1, 3).
+- A run that was tested on several sets (domain generalisation) is a task for each of them.
+- *Peek gap* is the best test score over training minus the reported one: what choosing the epoch
+  on the test set would have added.
 - Seeds are paired: a mean is first taken within each seed, then averaged over seeds, and its
   spread is the sample standard deviation (ddof = 1) of those per-seed means; none with one seed.
 - A board's tasks and seeds are all those that any of its records tried, finished or failed.
@@ -27,11 +32,11 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from petlbench.errors import UsageError
+from petlbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:  # pandas and rich would cost more time than the table itself
     import pandas
@@ -51,7 +56,7 @@ class MixedData(UsageError, ValueError):
 
 @dataclass(frozen=True)
 class Score:
-    """Accuracy in [0, 1]: mean over seeds, sample standard deviation (None with one seed)."""
+    """A metric in [0, 1]: mean over seeds, sample standard deviation (None with one seed)."""
 
     mean: float
     std: float | None
@@ -78,6 +83,9 @@ class Row:
     trainable_parameters_min: int | None = None  # over tasks
     trainable_parameters_max: int | None = None
     trainable_parameters_mean_of_groups: int | None = None
+    ranking: Score | None = None  # what ranks: one of the above
+    metrics: Mapping[str, Score] = field(default_factory=dict)  # mean of tasks of every metric
+    peek_gap: Score | None = None  # mean of tasks
 
 
 @dataclass(frozen=True)
@@ -93,6 +101,9 @@ class Leaderboard:
     records: int
     rows: tuple[Row, ...]  # ranked ones first
     notes: tuple[str, ...]
+    ranking: str = "mean of groups"  # what ranks
+    metric: str = "accuracy"  # what the cells are
+    report: tuple[str, ...] = ()  # further metrics worth a column
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -100,11 +111,18 @@ class Leaderboard:
         return tuple(task for tasks in self.groups.values() for task in tasks)
 
 
-def build(records: Iterable[Record], task_order: Sequence[str] = ()) -> list[Leaderboard]:
+def build(
+    records: Iterable[Record],
+    task_order: Sequence[str] = (),
+    ranking: str = "mean of groups",
+    report: tuple[str, ...] = (),
+    metric: str | None = None,
+) -> list[Leaderboard]:
     """One leaderboard per suite, fingerprint and backbone; the one with most records first.
 
     Groups and tasks come in `task_order`, what it does not name last and by the alphabet: files
-    are named by hashes, so the order of records says nothing and does not matter.
+    are named by hashes, so the order of records says nothing and does not matter. `ranking` is
+    "mean of groups", "mean of tasks" or a group; `metric` one that is not the tasks' own.
     """
     boards: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
@@ -112,10 +130,27 @@ def build(records: Iterable[Record], task_order: Sequence[str] = ()) -> list[Lea
         backbone = json.dumps(spec["backbone"], sort_keys=True)
         boards[spec["suite"], record["fingerprint"], backbone].append(record)
     ordered = sorted(boards.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [_board(board, task_order) for _, board in ordered]
+    return [_board(board, task_order, ranking, report, metric) for _, board in ordered]
 
 
-def _board(records: list[Record], task_order: Sequence[str]) -> Leaderboard:
+def tested(record: Record) -> list[Record]:
+    """One record for each set that a run was tested on."""
+    found = [record]
+    for name, test in record.get("targets", {}).items():
+        spec = {**record["spec"], "task": name, "group": test["group"]}
+        data = {**record["data"], "test": test["data"], "test_images_in_training": 0}
+        found.append({**record, "spec": spec, "test": test, "data": data})
+    return found
+
+
+def _board(
+    runs_made: list[Record],
+    task_order: Sequence[str],
+    ranking: str,
+    report: tuple[str, ...],
+    metric: str | None,
+) -> Leaderboard:
+    records = [each for record in runs_made for each in tested(record)]
     # method -> (task, seed) -> record; sorted, so that a finished run comes before a failed one
     methods: defaultdict[tuple[str, str | None], dict[tuple[str, int], Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r["key"], r["status"])):
@@ -137,10 +172,11 @@ def _board(records: list[Record], task_order: Sequence[str]) -> Leaderboard:
     for label, source in methods:
         versions[label].append(source)
     rows = []
+    unit = _unit(records, metric)
     chosen: defaultdict[str, list[str]] = defaultdict(list)  # how -> rows of presets
     for (label, source), runs in methods.items():
         name = f"{label}@{source[:6]}" if source and len(versions[label]) > 1 else label
-        rows.append(_row(name, runs, groups, seeds))
+        rows.append(_row(name, runs, groups, seeds, ranking, unit))
         if preset := next(iter(runs.values()))["spec"]["method"].get("preset"):
             chosen[preset["chosen"]].append(name)
     spec = min(records, key=lambda record: str(record["key"]))["spec"]
@@ -152,13 +188,55 @@ def _board(records: list[Record], task_order: Sequence[str]) -> Leaderboard:
         protocol=spec["protocol"],
         groups=groups,
         seeds=seeds,
-        records=len(records),
+        records=len(runs_made),
         rows=tuple(rows),
+        ranking=ranking,
+        metric=unit,
+        report=tuple(name for name in report if name != unit),
         notes=(
+            *_search(spec),
+            *_overlap(records),
             *_notes(rows, seeds, [la for la, s in versions.items() if len(s) > 1]),
             *(f"Settings of {_list(names)} were chosen {how}." for how, names in chosen.items()),
         ),
     )
+
+
+def _unit(records: Iterable[Record], metric: str | None) -> str:
+    """The metric of the cells; a name that no record has is refused."""
+    done = [record["test"] for record in records if record["status"] == "done"]
+    own = [test.get("metric", "accuracy") for test in done]
+    if metric is None:
+        return own[0] if len(set(own)) == 1 else "the task's own metric"
+    known = set.intersection(*(set(metrics(test)) for test in done)) if done else set()
+    if metric not in known:
+        raise unknown("metric", metric, known, "(Only what every record has can be shown.)")
+    return metric
+
+
+def _search(spec: Mapping[str, Any]) -> list[str]:
+    search = spec.get("search")
+    if not search:
+        return []
+    rules = spec["protocol"]
+    return [
+        f"Settings of every method were chosen by {search['trials']} trials per task "
+        f"({search['sampler']}), trained on {rules['search_train_split']} and judged on "
+        f"{rules['search_val_split']}; then it was trained on {rules['train_split']}."
+    ]
+
+
+def _overlap(records: Iterable[Record]) -> list[str]:
+    """Which tasks have test images that are also training images."""
+    found = {}
+    for record in records:
+        if record["status"] == "done" and record["data"].get("test_images_in_training"):
+            shared = record["data"]["test_images_in_training"]
+            found[record["spec"]["task"]] = (shared, record["test"]["total"])
+    return [
+        f"{task}: {shared} of {total} test images are also training images, pixel by pixel."
+        for task, (shared, total) in sorted(found.items())
+    ]
 
 
 def _refuse_mixed_data(records: Iterable[Record]) -> None:
@@ -199,6 +277,8 @@ def _row(
     runs: Mapping[tuple[str, int], Record],
     groups: Mapping[str, tuple[str, ...]],
     seeds: tuple[int, ...],
+    ranking: str,
+    unit: str,
 ) -> Row:
     tasks = [task for members in groups.values() for task in members]
     done: dict[str, dict[int, Record]] = {task: {} for task in tasks}
@@ -215,13 +295,17 @@ def _row(
     common = finished(tasks)
     complete = bool(common) and not failed
 
-    def score(parts: Collection[Sequence[str]]) -> Score | None:
+    value_of = _in(unit)
+
+    def score(
+        parts: Collection[Sequence[str]], value: Callable[[Record], float] = value_of
+    ) -> Score | None:
         """Mean over parts of each part's mean over its tasks, paired by seed."""
         members = [task for part in parts for task in part]
         if failed.intersection(members):
             return None
         per_seed = [
-            _mean([_mean([_accuracy(done[task][seed]) for task in part]) for part in parts])
+            _mean([_mean([value(done[task][seed]) for task in part]) for part in parts])
             for seed in (common if complete else finished(members))
         ]
         return Score(_mean(per_seed), _std(per_seed)) if per_seed else None
@@ -232,19 +316,24 @@ def _row(
     of_task = {r["spec"]["task"]: r["parameters"]["trainable"] for r in used}
     heads = [record["parameters"]["head"] for record in used]
     peaks = [record["peak_bytes"] for record in used]
+    seconds = {record["key"]: record["train_seconds"] for record in used}  # of each run once
+    scores = {"mean of groups": score(groups.values()), "mean of tasks": score([tasks])}
+    by_group = {group: score([members]) for group, members in groups.items()}
+    of_metrics = {name: score([tasks], _in(name)) for name in _shared_metrics(used)}
+    peeked = [task for task in tasks if all("peek" in done[task][seed] for seed in common)]
     return Row(
         method=method,
         rank=None,
         complete=complete,
         seeds=tuple(common),
-        mean_of_groups=score(groups.values()),
-        mean_of_tasks=score([tasks]),
-        groups={group: score([members]) for group, members in groups.items()},
+        mean_of_groups=scores["mean of groups"],
+        mean_of_tasks=scores["mean of tasks"],
+        groups=by_group,
         tasks={task: score([[task]]) for task in tasks},
         # what every finished run agrees on can be said of an incomplete row too
         trainable_parameters=round(_mean(bodies)) if used or len(set(bodies)) == 1 else None,
         trainable_parameters_with_head=round(_mean(bodies) + _mean(heads)) if used else None,
-        train_seconds=math.fsum(r["train_seconds"] for r in used) / len(common) if used else None,
+        train_seconds=math.fsum(seconds.values()) / len(common) if used else None,
         peak_bytes=max(peaks) if peaks and None not in peaks else None,
         stored_bytes=max((record["stored_bytes"] for record in used), default=None),
         missing=tuple(_missing(runs, tasks, seeds)),
@@ -255,6 +344,9 @@ def _row(
         )
         if used
         else None,
+        ranking=(scores | by_group).get(ranking),
+        metrics={name: found for name, found in of_metrics.items() if found},
+        peek_gap=score([peeked], _peek_gap) if used and peeked else None,
     )
 
 
@@ -280,12 +372,12 @@ def _rank(rows: Iterable[Row]) -> list[Row]:
     """Ranked rows from the best, then incomplete ones by name."""
 
     def height(row: Row) -> float:  # rounded: the last bits of a float must not break a tie
-        return round(row.mean_of_groups.mean, 9) if row.mean_of_groups else -1.0
+        return round(row.ranking.mean, 9) if row.ranking else -math.inf
 
     ordered = sorted(rows, key=lambda row: (-height(row), row.method))
     return [
         replace(row, rank=1 + sum(height(other) > height(row) for other in ordered))
-        if row.complete
+        if row.complete and row.ranking
         else row
         for row in ordered
     ]
@@ -328,8 +420,31 @@ def _notes(rows: Sequence[Row], seeds: Sequence[int], edited: Sequence[str]) -> 
     return notes
 
 
-def _accuracy(record: Record) -> float:
-    return float(record["test"]["correct"] / record["test"]["total"])
+def metrics(test: Mapping[str, Any]) -> Mapping[str, float]:
+    """Every metric of a test; records of earlier versions hold counts alone."""
+    return test.get("metrics") or {"accuracy": test["correct"] / test["total"]}
+
+
+def _in(unit: str) -> Callable[[Record], float]:
+    """A record's value of that metric; of its own where tasks have different ones."""
+
+    def value(record: Record) -> float:
+        found = metrics(record["test"])
+        own = record["test"].get("metric", "accuracy")
+        return float(found[unit if unit in found else own])
+
+    return value
+
+
+def _shared_metrics(records: Sequence[Record]) -> list[str]:
+    """What every one of them has, in the order of the first."""
+    every = [metrics(record["test"]) for record in records]
+    return [name for name in (every[0] if every else ()) if all(name in each for each in every)]
+
+
+def _peek_gap(record: Record) -> float:
+    curve, metric = record["peek"]["curve"], record["peek"]["metric"]
+    return float(record["peek"]["best"] - curve[-1][metric])
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -406,6 +521,8 @@ def to_csv(boards: Sequence[Leaderboard]) -> str:
     lines, scores = [], ["mean_of_groups", "mean_of_tasks"]
     scores += dict.fromkeys(f"group:{group}" for board in boards for group in board.groups)
     scores += dict.fromkeys(f"task:{task}" for board in boards for task in board.tasks)
+    further = dict.fromkeys(f"metric:{m}" for b in boards for row in b.rows for m in row.metrics)
+    further |= {"peek_gap": None} if any(row.peek_gap for b in boards for row in b.rows) else {}
     for board in boards:
         for row in board.rows:
             line: dict[str, Any] = {
@@ -421,10 +538,14 @@ def to_csv(boards: Sequence[Leaderboard]) -> str:
                 **{name: getattr(row, name) for name in _COUNTS},
                 "train_seconds": None if row.train_seconds is None else round(row.train_seconds, 3),
                 "missing": "; ".join(row.missing),
+                "ranked_by": board.ranking,
+                "metric": board.metric,
             }
             cells = {"mean_of_groups": row.mean_of_groups, "mean_of_tasks": row.mean_of_tasks}
             cells |= {f"group:{group}": score for group, score in row.groups.items()}
             cells |= {f"task:{task}": score for task, score in row.tasks.items()}
+            cells |= {f"metric:{name}": score for name, score in row.metrics.items()}
+            cells |= {"peek_gap": row.peek_gap}
             for name, score in cells.items():
                 if score:
                     line[name] = round(score.mean, 6)
@@ -434,7 +555,8 @@ def to_csv(boards: Sequence[Leaderboard]) -> str:
     text = io.StringIO()
     header = [*_BOARD, "rank", "method", "complete", "seeds", *pairs]
     header += [*_PARAMETERS[:2], "train_seconds", "peak_bytes", "stored_bytes", "missing"]
-    header += _PARAMETERS[2:]
+    header += [*_PARAMETERS[2:], "ranked_by", "metric"]
+    header += [column for name in further for column in (name, f"{name}_std")]
     writer = csv.DictWriter(text, header, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
@@ -446,7 +568,7 @@ def to_frame(boards: Sequence[Leaderboard]) -> pandas.DataFrame:
     import pandas
 
     dtype = dict.fromkeys(("rank", *_COUNTS), "Int64")
-    dtype |= dict.fromkeys((*_BOARD, "method", "missing"), "str")
+    dtype |= dict.fromkeys((*_BOARD, "method", "missing", "ranked_by", "metric"), "str")
     return pandas.read_csv(io.StringIO(to_csv(boards)), dtype=dtype).fillna({"missing": ""})
 
 
@@ -464,8 +586,7 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
             ["Method", *(_name(row) for row in board.rows)],
         ]
         columns += [
-            [header, *_texts(board, scores, "**{}**")]
-            for header, scores in _means(board) + _groups_apart(board) + _tasks_apart(board)
+            [header, *_texts(board, scores, "**{}**")] for header, scores in _columns(board)
         ]
         columns += [
             ["Params", *(_parameters(row) for row in board.rows)],
@@ -490,8 +611,9 @@ def print_table(boards: Sequence[Leaderboard], console: Console | None = None) -
 
     console = console or Console()
     for board in boards:
-        means, groups, tasks = _means(board), _groups_apart(board), _tasks_apart(board)
-        for columns in (means + groups + tasks, means + groups, means):
+        means, groups, rest = _means(board), _groups_apart(board), _further(board)
+        everything = _columns(board)
+        for columns in (everything, means + groups + rest, means + rest, means + groups, means):
             table = _table(board, columns)
             unbounded = console.options.update(width=10_000)
             if console.measure(table, options=unbounded).maximum <= console.width:
@@ -535,13 +657,19 @@ def _table(board: Leaderboard, columns: Columns) -> Table:
 def caption(board: Leaderboard) -> str:
     """What was compared and how the numbers were made, in one paragraph."""
     spread = ", mean ± sample standard deviation over seeds" if len(board.seeds) > 1 else ""
+    named = board.ranking in ("mean of groups", "mean of tasks")
+    decides = board.ranking if named else f"mean of the group {board.ranking}"
+    unit = board.metric.replace("_", " ")
+    gap = any(row.peek_gap for row in board.rows)
     return (
         f"Suite {board.suite}; {subject(board)}; fingerprint {board.fingerprint}; "
         f"{'seeds' if len(board.seeds) > 1 else 'seed'} {_list(board.seeds)}. "
-        f"Test accuracy in %{spread}. "
+        f"Test {unit} in %{spread}. "
         f"Mean of groups: mean over the {len(board.groups)} group(s) of each group's mean over its "
-        f"tasks; it decides the rank. Mean of tasks: mean over the {len(board.tasks)} task(s). "
+        f"tasks. Mean of tasks: mean over the {len(board.tasks)} task(s). "
+        f"The {decides} decides the rank. "
         "Params: trainable parameters without the head. Training: all tasks, one seed."
+        + (" Peek gap: best test score over training minus the reported one." if gap else "")
     )
 
 
@@ -591,6 +719,21 @@ def _means(board: Leaderboard) -> Columns:
         ("Mean of groups", [row.mean_of_groups for row in board.rows]),
         ("Mean of tasks", [row.mean_of_tasks for row in board.rows]),
     ]
+
+
+def _columns(board: Leaderboard) -> Columns:
+    return _means(board) + _groups_apart(board) + _tasks_apart(board) + _further(board)
+
+
+def _further(board: Leaderboard) -> Columns:
+    """Other metrics, as means of tasks, and the peek gap."""
+    columns: Columns = [
+        (name.replace("_", " "), [row.metrics.get(name) for row in board.rows])
+        for name in board.report
+    ]
+    if any(row.peek_gap for row in board.rows):
+        columns.append(("Peek gap", [row.peek_gap for row in board.rows]))
+    return columns
 
 
 def _groups_apart(board: Leaderboard) -> Columns:

@@ -47,7 +47,7 @@ _WIDTH, _HEIGHT = 7.2, 4.8  # inches
 
 
 def params_vs_accuracy(board: Leaderboard, path: Path | str | None = None) -> Figure:
-    """Mean of groups (%) against trainable parameters without head, with the Pareto front.
+    """What ranks (%) against trainable parameters without head, with the Pareto front.
 
     Error bars are one sample standard deviation over seeds. A method with no trainable
     parameters stands in a slot of its own, left of the broken logarithmic axis. Incomplete rows
@@ -87,12 +87,12 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 def _draw(board: Leaderboard, rows: Sequence[Row], height: float) -> Figure | None:
     """The figure, or None if its labels do not fit into this height (inches)."""
     params = np.array([row.trainable_parameters or 0 for row in rows], dtype=float)
-    scores = [row.mean_of_groups for row in rows if row.mean_of_groups]
+    scores = [row.ranking for row in rows if row.ranking]
     percent = np.array([100 * score.mean for score in scores])
     spread = np.array([100 * (score.std or 0.0) for score in scores])
     front = pareto_front(list(zip(params.tolist(), percent.tolist(), strict=True)))
 
-    title = f"{board.suite}: accuracy against trainable parameters"
+    title = f"{board.suite}: {board.metric.replace('_', ' ')} against trainable parameters"
     below = textwrap.wrap(subject(board), 100)
     below += textwrap.wrap(f"{_seeds(rows)}; fingerprint {board.fingerprint}", 100)
     hidden = ", ".join(row.method for row in board.rows if row.rank is None)
@@ -109,7 +109,7 @@ def _draw(board: Leaderboard, rows: Sequence[Row], height: float) -> Figure | No
     figure.text(0.02, line * (len(foot) + 0.4), "\n".join(foot), **small)
 
     x = _parameter_axis(axes, params)
-    axes.set_ylabel("mean of groups (%)")
+    axes.set_ylabel(f"{board.ranking} (%)")
     low, high = (percent - spread).min(), (percent + spread).max()
     margin = max(0.12 * (high - low), 0.5)
     axes.set_ylim(low - margin, high + margin)

@@ -64,6 +64,8 @@ class Suite:
     """Data root -> tasks, where only the data tell what they are."""
     ranking: str = "mean of groups"
     """What ranks: "mean of groups", "mean of tasks", or the name of one group."""
+    report: tuple[str, ...] = ()
+    """Metrics beside the tasks' own that a leaderboard has columns for."""
     needs_data_root: bool = False
     methods: tuple[str, ...] = ("convpass", "adapter", "lora", "vpt", "full", "linear")
     """What `petlbench run` compares when it is not told what to."""

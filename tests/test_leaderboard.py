@@ -355,3 +355,100 @@ def test_import_stays_light() -> None:
     code = "import sys, petlbench.leaderboard; print([m for m in ('torch', 'pandas', 'rich', 'numpy') if m in sys.modules])"  # noqa: E501
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- other metrics, other means, several test sets ------------------------------------------------
+
+
+def measured(made: dict[str, Any], metric: str = "accuracy", **values: float) -> dict[str, Any]:
+    return made | {"test": {"total": 100, "metric": metric, "metrics": values}}
+
+
+def test_another_metric_makes_another_table() -> None:
+    records = [
+        measured(record("a"), accuracy=0.9, macro_f1=0.4),
+        measured(record("b"), accuracy=0.8, macro_f1=0.7),
+    ]
+    (board,) = build(records)
+    assert [row.method for row in board.rows] == ["a", "b"] and board.metric == "accuracy"
+    assert board.rows[0].metrics["macro_f1"].mean == 0.4
+    (other,) = build(records, metric="macro_f1")
+    assert [row.method for row in other.rows] == ["b", "a"]
+    assert other.rows[0].tasks["digits"].mean == 0.7 and other.metric == "macro_f1"  # type: ignore[union-attr]
+    assert "Test macro f1 in %" in to_markdown([other])
+    with pytest.raises(UsageError, match=r"unknown metric 'macro_f2'\. Did you mean macro_f1"):
+        build(records, metric="macro_f2")
+    assert to_frame([board]).loc[0, "metric:macro_f1"] == 0.4
+
+
+def test_the_tasks_own_metric_ranks_and_further_ones_have_columns() -> None:
+    made = [
+        measured(record("a"), "mean_recall", mean_recall=0.5, t2i_r1=0.25),
+        measured(record("b"), "mean_recall", mean_recall=0.6, t2i_r1=0.125),
+    ]
+    (board,) = build(made, report=("t2i_r1",), ranking="mean of tasks")
+    assert [row.method for row in board.rows] == ["b", "a"] and board.metric == "mean_recall"
+    table = to_markdown([board])
+    assert "| t2i r1 |" in table and "| 12.5 |" in table and "| **25.0** |" in table
+    assert "The mean of tasks decides the rank" in table
+
+
+def test_the_suite_says_which_mean_ranks() -> None:
+    def scores(method: str, digits: int, fashion: int, count: int) -> list[dict[str, Any]]:
+        of_task = {"digits": digits, "fashion": fashion, "count": count}
+        return [record(method, task, correct=correct) for task, correct in of_task.items()]
+
+    records = scores("a", 90, 90, 10) + scores("b", 60, 60, 55) + scores("c", 40, 40, 100)
+    ranked = {
+        ranking: [row.method for row in build(records, ranking=ranking)[0].rows]
+        for ranking in ("mean of groups", "mean of tasks", "Natural", "Structured")
+    }
+    assert ranked == {
+        "mean of groups": ["c", "b", "a"],  # 70, 57.5, 50
+        "mean of tasks": ["a", "c", "b"],  # 63.3, 60, 58.3
+        "Natural": ["a", "b", "c"],
+        "Structured": ["c", "b", "a"],
+    }
+    (board,) = build(records, ranking="Structured")
+    assert board.rows[0].ranking == board.rows[0].groups["Structured"]
+    assert "The mean of the group Structured decides the rank" in to_markdown([board])
+
+
+def test_a_run_tested_on_several_sets_is_a_task_for_each() -> None:
+    def run(method: str, source: int, sketch: int) -> dict[str, Any]:
+        made = record(method, "imagenet", correct=source, group="Source", train_seconds=5.0)
+        target = {"group": "Targets", "data": "sketch", "correct": sketch, "total": 100}
+        target |= {"metric": "accuracy", "metrics": {"accuracy": sketch / 100}}
+        return made | {"targets": {"sketch": target}}
+
+    (board,) = build([run("a", 80, 30), run("b", 70, 50)], ranking="Targets")
+    assert board.groups == {"Source": ("imagenet",), "Targets": ("sketch",)}
+    assert board.records == 2 and [row.method for row in board.rows] == ["b", "a"]
+    assert board.rows[0].tasks["sketch"].mean == 0.5  # type: ignore[union-attr]
+    assert board.rows[0].train_seconds == 5.0  # trained once
+
+
+def test_the_peek_gap() -> None:
+    def peeked(method: str, task: str, values: list[float]) -> dict[str, Any]:
+        curve = [{"epoch": i + 1, "accuracy": value} for i, value in enumerate(values)]
+        made = measured(record(method, task), accuracy=values[-1])
+        return made | {"peek": {"metric": "accuracy", "curve": curve, "best": max(values)}}
+
+    records = [
+        peeked("a", "digits", [0.5, 0.75, 0.25]),
+        peeked("a", "count", [0.25, 0.5]),
+        record("b", "digits"),
+        record("b", "count"),
+    ]
+    (board,) = build(records)
+    gaps = {row.method: row.peek_gap for row in board.rows}
+    assert gaps["a"].mean == 0.25 and gaps["b"] is None  # type: ignore[union-attr]
+    assert "Peek gap" in to_markdown([board]) and "peek_gap" in to_csv([board]).splitlines()[0]
+    assert "eek gap" not in to_markdown(build(records[2:]))
+
+
+def test_test_images_that_were_trained_on_are_told() -> None:
+    made = record("a")
+    made["data"]["test_images_in_training"] = 3
+    (board,) = build([made])
+    assert "digits: 3 of 100 test images are also training images, pixel by pixel." in board.notes

@@ -25,6 +25,7 @@ def make_row(name: str, params: int, mean: float | None, std: float | None = 0.0
         complete=mean is not None,
         seeds=(0, 1, 2),
         mean_of_groups=score,
+        ranking=score,
         mean_of_tasks=score,
         groups={"Natural": score},
         tasks={"digits": score},

@@ -104,7 +104,6 @@ SUITE = Suite(
             },
             description="16 images a class; its test split is ImageNet's validation set",
             targets=(
-                Target("imagenet", "Source", "val"),
                 Target("imagenetv2", "Targets", "imagenetv2"),
                 Target("imagenet-sketch", "Targets", "imagenet-sketch"),
                 Target("imagenet-a", "Targets", "imagenet-a", among_present=True),

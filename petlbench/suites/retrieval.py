@@ -46,6 +46,7 @@ SUITE = Suite(
     backbone="clip:ViT-B-32.openai",
     open_split=_open_split,
     ranking="mean of tasks",
+    report=("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"),
     needs_data_root=True,
     # without those that need a grid of patches, which a text has not
     methods=("zero_shot", "linear", "bitfit", "adapter", "adaptformer", "lora", "full"),
