@@ -48,7 +48,7 @@ def splits(raw: Path) -> dict[str, list[Example]]:
 
     def example(split: str, key: str) -> Example:
         texture, _, name = key.partition("/")
-        if texture not in CLASSES or name != Path(name).name:
+        if texture not in CLASSES or not name or name != Path(name).name:
             raise UsageError(f"{files[split]}: {key!r} is not <texture>/<file>.")
         return of_file(key, {"dtd": CLASSES.index(texture)}, base / "images" / texture / name)
 
