@@ -80,6 +80,30 @@ DATA: dict[str, dict[str, tuple[str, ...]]] = {
             *("hendrycks2021natural", "hendrycks2021many"),
         ),
     },
+    "retrieval": {
+        "": ("yuan2023parameter", "huang2024efficient"),  # the comparison, and the recipe
+        "rsicd": ("lu2018exploring",),
+        "rsitmd": ("yuan2022exploring",),
+        "ucm": ("qu2016deep",),
+        "sydney": ("qu2016deep",),
+        "flickr30k": ("young2014image", "karpathy2015deep"),
+        "coco": ("lin2014microsoft", "karpathy2015deep"),
+    },
+    "medical": {"": ("zhu2026dual",)}
+    | {
+        f"{name}@{percent}": keys
+        for percent in ("0.63", "1.25", "6.25", "12.5", "25", "100")
+        for name, keys in (
+            ("covid", ("patel2020chest",)),
+            ("busi", ("aldhabyani2020dataset",)),
+            (
+                "isic2019",
+                ("tschandl2018ham10000", "codella2018skin", "combalia2019bcn20000"),
+            ),
+        )
+    },
+    "mini-retrieval": {"": (), "scene_captions": (), "relation_captions": ()},
+    "folder": {"": ()},  # the user's own
 }
 
 # Every pattern found in a backbone's name adds its keys: architecture, then how it was trained.

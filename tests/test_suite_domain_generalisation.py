@@ -119,7 +119,7 @@ def test_what_is_wrong_is_named(root: Path) -> None:
 def test_targets_are_told_apart(root: Path) -> None:
     assert all(len(opened(root, target.split)) for target in TASK.targets)
     by_name = {target.name: target for target in TASK.targets}
-    assert len(by_name) == len(TASK.targets) == 7
+    assert len(by_name) == len(TASK.targets) == 6
     ranked = [target for target in TASK.targets if target.group == SUITE.ranking]
     assert [(target.name, target.among_present) for target in ranked] == [
         ("imagenetv2", False),
@@ -147,5 +147,6 @@ def test_the_protocol_fits() -> None:
     for split in (rules.train_split, rules.test_split, rules.search_val_split):
         assert split in TASK.sizes
     assert SUITE.backbone.startswith("clip:") and rules.head == "text"
-    source = next(target for target in TASK.targets if target.group == "Source")
-    assert source.split == rules.test_split
+    # the task's own test split is the source, and no target says it a second time
+    assert (TASK.group, rules.test_split) == ("Source", "val")
+    assert rules.test_split not in {target.split for target in TASK.targets}
