@@ -67,3 +67,6 @@ def test_other_mappings_are_refused(faked: Any) -> None:
         file.write_text(text)
         with pytest.raises(UsageError, match=r"train_rand\.txt: image 0 has"):
             source.splits(raw)
+    file.write_text(",".join(str(number) for number in range(1, 40)))
+    with pytest.raises(UsageError, match=r"has 39 images, .* 40 frames"):
+        source.splits(raw)
