@@ -734,10 +734,13 @@ def _data_list(options: argparse.Namespace, root: Path | None) -> int:
             "source": [each.source for each in found],
         }
         columns = {name: cells for name, cells in columns.items() if any(cells)}
-        table = Table(title=suite.name, title_justify="left")
+        splits = ", ".join(dict.fromkeys(split for each in found for split in each.images))
+        title = f"{suite.name} (images of {splits})" if splits else suite.name
+        table = Table(title=title, title_justify="left")
         for name in columns:
             justify: Any = "right" if name == "MiB" else "left"
-            table.add_column(name, no_wrap=name == "task", overflow="fold", justify=justify)
+            whole = name in ("task", "images")
+            table.add_column(name, no_wrap=whole, overflow="fold", justify=justify)
         for row in zip(*columns.values(), strict=True):
             table.add_row(*map(escape, row))
         console.print(table)
