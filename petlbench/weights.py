@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from petlbench.backbone import Shape
 
 EMBEDDED = "vit_mini"
+# Backbones whose weights are files of petlbench.mini.
+SHIPPED = {EMBEDDED: "vit_mini.safetensors", "clip:mini": "clip_mini.safetensors"}
 RANDOM = "random"
 
 # What a name starts with -> the module that knows such models; all other names are timm's.
@@ -43,7 +45,8 @@ BACKBONES = {
     "deit_base_patch16_224.fb_in1k": "DeiT-B/16, ImageNet-1k",
     "swin_base_patch4_window7_224.ms_in22k": "Swin-B, ImageNet-22k",
     "convnext_tiny.fb_in22k": "ConvNeXt-T, ImageNet-22k: for methods that need no blocks",
-    "clip:ViT-B-16.openai": "CLIP ViT-B/16, both towers (open_clip; petlbench[clip])",
+    "clip:ViT-B-16.openai": "CLIP ViT-B/16, both towers (open_clip)",
+    "clip:mini": "embedded, 48 px, 1.5 M parameters, both towers, pre-trained on rendered pictures",
 }
 
 NORMALISATIONS = {
@@ -87,8 +90,8 @@ def specify(name: str, checkpoint: str | None = None) -> BackboneSpec:
         if path.suffix not in READERS:
             raise UsageError(f"{path.name}: a checkpoint is one of {', '.join(READERS)}.")
         return BackboneSpec(name, sha256(path), str(path))
-    if name == EMBEDDED:
-        path = Path(str(resources.files("petlbench.mini") / "vit_mini.safetensors"))
+    if name in SHIPPED:
+        path = Path(str(resources.files("petlbench.mini") / SHIPPED[name]))
         return BackboneSpec(name, sha256(path), str(path))
     return BackboneSpec(name, _hub_sha256(name))
 

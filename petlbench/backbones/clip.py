@@ -59,16 +59,23 @@ UNDERSTOOD = {
 }
 # No weights: sizes and a mask that some checkpoints hold too.
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+# What a damaged vocabulary raises.
+UNREADABLE = (OSError, EOFError)
 
 
 def require_known(name: str) -> str:
-    """The name as it enters a run's identity: a configuration file's carries its SHA-256."""
+    """The name as it enters a run's identity: a configuration file's carries its SHA-256.
+
+    If a vocabulary lies beside the file, it is of both.
+    """
     base, tag = _parts(name)
     if base == EMBEDDED:
         if tag:
             raise UsageError(f"{PREFIX}{EMBEDDED} has one set of weights, and no {tag!r}.")
     elif _is_file(base):
-        digest = hashlib.sha256(_read(base)).hexdigest()[:8]
+        vocabulary = _vocabulary(base)
+        content = _read(base) + (_read(vocabulary) if vocabulary else b"")
+        digest = hashlib.sha256(content).hexdigest()[:8]
         if tag and tag != digest:
             raise UsageError(f"{base} is not the file that the run was made with (#{tag}).")
         name = f"{PREFIX}{base}#{digest}"
@@ -125,12 +132,12 @@ def create(name: str, image_size: int, drop_path: float = 0.0, towers: str = "im
     vision.pop("patch_dropout", None)  # a part of pre-training
     tokenizer = text.pop("tokenizer_kwargs", {})
     try:
-        if "bpe_path" in tokenizer:  # lies beside the configuration
-            tokenizer["bpe_path"] = str(_path(_parts(name)[0]).parent / tokenizer["bpe_path"])
+        if vocabulary := _vocabulary(_parts(name)[0]):
+            tokenizer["bpe_path"] = vocabulary
         model = open_clip().model.CLIP(**configuration)
         length = model.context_length
         model.tokenizer = open_clip().SimpleTokenizer(context_length=length, **tokenizer)
-    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AssertionError, KeyError, TypeError, ValueError, RuntimeError, *UNREADABLE) as error:
         told = f"{type(error).__name__}: {error}"
         raise UsageError(f"open_clip cannot build {name} for {image_size} px: {told}") from error
     model.drop_path, model.towers = drop_path, towers
@@ -180,6 +187,15 @@ def _read(file: str) -> bytes:
         return _path(file).read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read the configuration {file}: {error.strerror}.") from error
+
+
+def _vocabulary(base: str) -> str:
+    """The file of byte-pair merges that a configuration names, relative to itself; or empty."""
+    if not _is_file(base):
+        return ""
+    found = _file(base)
+    merges = found.get("model_cfg", found)["text_cfg"].get("tokenizer_kwargs", {}).get("bpe_path")
+    return str(_path(base).parent / merges) if merges else ""
 
 
 def _file(file: str) -> dict[str, Any]:
