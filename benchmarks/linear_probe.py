@@ -64,7 +64,12 @@ def main() -> None:
     few = {**rules, "epochs": 2, "warmup_epochs": 0}
     pixels, labels = torch.from_numpy(training.pixels), torch.from_numpy(training.labels)
     gradient = classification.CrossEntropy(
-        model, model, lambda epoch, chosen: normalise(pixels[chosen]), labels, few, spec.seed
+        model,
+        model,
+        lambda epoch, order: (normalise(pixels[chosen]) for chosen in order),
+        labels,
+        few,
+        spec.seed,
     )
     train.train(model, gradient, len(labels), few, spec.seed)
     whole = (time.perf_counter() - begin) / 2 * args.epochs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from petlbench.errors import RunError
 
-# (epoch, step, indices (B,) of examples): adds up the gradient of their loss, and returns the loss.
-Gradient = Callable[[int, int, Tensor], Tensor]
+# (epoch, batches): for each batch of indices (B,) it adds up a gradient, and yields the loss.
+Gradients = Callable[[int, Sequence[Tensor]], Iterator[Tensor]]
 
 
 def learning_rate(step: int, steps_per_epoch: int, rules: dict[str, Any]) -> float:
@@ -60,7 +60,7 @@ def make_optimizer(model: nn.Module, rules: dict[str, Any]) -> torch.optim.Optim
 
 def train(
     model: nn.Module,
-    gradient: Gradient,
+    gradients: Gradients,
     count: int,
     rules: dict[str, Any],
     seed: int,
@@ -81,15 +81,14 @@ def train(
     curve = []
     for epoch in range(rules["epochs"]):
         model.train()
-        permutation = torch.randperm(count, generator=order)
-        losses = []
+        batches = torch.randperm(count, generator=order).split(batch)[:steps]
+        of_epoch, losses = gradients(epoch, batches), []
         for step in range(steps):
             for group in optimizer.param_groups:
                 rate = learning_rate(epoch * steps + step, steps, rules)
                 group["lr"] = rate * group["share"]
             optimizer.zero_grad()
-            chosen = permutation[step * batch : (step + 1) * batch]
-            losses.append(gradient(epoch, step, chosen))
+            losses.append(next(of_epoch))
             optimizer.step()
         means = torch.stack(losses)
         finite = torch.isfinite(means)  # read once per epoch: no synchronisation inside it

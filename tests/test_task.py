@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from petlbench import task
+from petlbench import protocol, task
 from petlbench.errors import UsageError
 
 SUITES = task.suites()
@@ -23,7 +23,7 @@ def test_declarations_are_consistent(name: str) -> None:
     for each in suite.tasks:
         assert each.classes >= 2 or each.problem == "retrieval"
         assert each.group and min(each.sizes.values()) > 0
-        assert each.sizes["test"]
+        assert each.sizes[protocol.load(suite.protocol).test_split]
 
 
 def test_vtab_1k_is_complete() -> None:

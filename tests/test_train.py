@@ -46,7 +46,8 @@ def train(model: nn.Module, pixels: Tensor, *arguments: Any) -> list[float]:
 def cross_entropy(
     model: nn.Module, inputs: Tensor, labels: Tensor, values: dict[str, Any]
 ) -> CrossEntropy:
-    return CrossEntropy(model, model, lambda epoch, chosen: inputs[chosen], labels, values, 0)
+    feed = lambda epoch, order: (inputs[chosen] for chosen in order)  # noqa: E731
+    return CrossEntropy(model, model, feed, labels, values, 0)
 
 
 class Spy(nn.Module):
@@ -282,7 +283,7 @@ def gradient(model: nn.Module, count: int, parts: int) -> tuple[Tensor, Tensor, 
     model.zero_grad()
     found = cross_entropy(model, x, labels, rules())
     found.parts = parts
-    loss = found(0, 0, torch.arange(count))
+    loss = next(found(0, [torch.arange(count)]))
     trainable = list(model.parameters())
     whole = torch.cat([p.grad.flatten() for p in trainable if p.grad is not None])
     return loss, whole, found.parts

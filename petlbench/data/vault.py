@@ -41,6 +41,7 @@ class Data:
 
     split: Split
     images: cache.Images
+    workers: int = 0  # processes that may prepare augmented images
 
     def __len__(self) -> int:
         return len(self.images.labels)
@@ -56,10 +57,11 @@ class Vault:
         task: Task,
         root: Path | None,
         on_progress: Callable[[str], None] = lambda message: None,
+        workers: int = 0,
     ) -> None:
         self.spec, self.suite, self.task, self.root = spec, suite, task, root
         self.geometry = cache.Geometry.of(spec.rules)
-        self.on_progress = on_progress
+        self.on_progress, self.workers = on_progress, workers
         self.reads: Counter[str] = Counter()
         self.sealed = False
 
@@ -119,7 +121,7 @@ class Vault:
         self.reads[name] += 1
         note = f"decoding {name}"
         images = cache.load(split, self.geometry, lambda i, n: self.on_progress(f"{note} {i}/{n}"))
-        return Data(split, images)
+        return Data(split, images, self.workers)
 
 
 def _watch() -> None:

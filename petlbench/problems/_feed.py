@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,11 @@ from petlbench.evaluate import outputs
 
 FEATURES_AT_MOST = 2 * 2**30  # bytes kept in memory of what is frozen in front
 
-# (epoch, indices (B,) on the CPU) -> what the model takes from stage `start` on
-Batch = Callable[[int, Tensor], Tensor]
+# (epoch, batches of indices (B,) on the CPU) -> what the model takes from stage `start` on
+Feed = Callable[[int, Sequence[Tensor]], Iterator[Tensor]]
 
 
-def feed(model: Backbone, data: Data, rules: dict[str, Any], seed: int) -> tuple[Batch, int]:
+def feed(model: Backbone, data: Data, rules: dict[str, Any], seed: int) -> tuple[Feed, int]:
     """Batches, and the stage of the backbone (`encode`) at which they enter it.
 
     Without augmentation, what is frozen in front is computed once per image.
@@ -29,8 +29,9 @@ def feed(model: Backbone, data: Data, rules: dict[str, Any], seed: int) -> tuple
     if rules["augmentation"] != "none":
         from petlbench.data.augment import Augmented  # its libraries take a second to import
 
-        augmented = Augmented(data.split, rules, seed)
-        return lambda epoch, chosen: augmented.batch(epoch, chosen).to(device), 0
+        augmented = Augmented(data.split, rules, seed, data.workers)
+        made = lambda epoch, order: augmented.epoch(epoch, torch.cat(order), len(order[0]))  # noqa: E731
+        return lambda epoch, order: (images.to(device) for images in made(epoch, order)), 0
     normalise = Normalise(rules["mean"], rules["std"], device)
     pixels, stages = resident(torch.from_numpy(data.images.pixels), device), model.frozen_stages()
 
@@ -42,8 +43,8 @@ def feed(model: Backbone, data: Data, rules: dict[str, Any], seed: int) -> tuple
     # an embedding alone is not worth the memory
     if stages > 1 and frozen(pixels[:1]).nbytes * len(pixels) <= FEATURES_AT_MOST:
         features = frozen(pixels)
-        return lambda epoch, chosen: features[of(chosen, features)], stages
-    return lambda epoch, chosen: normalise(pixels[of(chosen, pixels)]), 0
+        return lambda epoch, order: (features[of(chosen, features)] for chosen in order), stages
+    return lambda epoch, order: (normalise(pixels[of(chosen, pixels)]) for chosen in order), 0
 
 
 def of(chosen: Tensor, values: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from petlbench.errors import UsageError, out_of_memory
 from petlbench.evaluate import logits
 from petlbench.method import Method
 from petlbench.problems import Fitted, Outcome
-from petlbench.problems._feed import feed, of
+from petlbench.problems._feed import Feed, feed, of
 from petlbench.spec import RunSpec
 from petlbench.train import train
 
@@ -60,17 +60,17 @@ def fit(
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> Fitted:
     """Train on the images of `data`, whose labels are classes."""
-    batch, start = feed(model, data, rules, seed)
+    inputs, start = feed(model, data, rules, seed)
     labels = torch.from_numpy(data.images.labels).to(next(model.parameters()).device)
-    gradient = CrossEntropy(model, partial(model, start=start), batch, labels, rules, seed)
-    loss = train(model, gradient, len(labels), rules, seed, on_epoch)
-    return Fitted(loss, start, gradient.parts)
+    gradients = CrossEntropy(model, partial(model, start=start), inputs, labels, rules, seed)
+    loss = train(model, gradients, len(labels), rules, seed, on_epoch)
+    return Fitted(loss, start, gradients.parts)
 
 
 class CrossEntropy:
-    """Adds up the gradient of a batch's mean cross-entropy. Called with epoch and indices (B,).
+    """Adds up the gradient of each batch's mean cross-entropy: `train.Gradients`.
 
-    The batch is taken in `parts` micro-batches, twice as many whenever the device runs out of
+    A batch is taken in `parts` micro-batches, twice as many whenever the device runs out of
     memory: the same gradient, up to the order of the sum, unless random numbers are drawn
     (another number of parts draws other dropout masks).
     """
@@ -79,25 +79,30 @@ class CrossEntropy:
         self,
         model: nn.Module,
         forward: Callable[[Tensor], Tensor],
-        batch: Callable[[int, Tensor], Tensor],
+        feed: Feed,
         labels: Tensor,
         rules: dict[str, Any],
         seed: int,
     ) -> None:
         self.trainable = [p for p in model.parameters() if p.requires_grad]
-        self.forward, self.batch, self.labels = forward, batch, labels
+        self.forward, self.feed, self.labels = forward, feed, labels
         self.rules, self.seed, self.parts = rules, seed, 1
         self.classes: int = getattr(model, "num_classes", 0)
         self.mixes = bool(rules["mixup"] or rules["cutmix"])
         self.smoothing = 0.0 if self.mixes else rules["label_smoothing"]
 
-    def __call__(self, epoch: int, step: int, chosen: Tensor) -> Tensor:
-        inputs, targets = self.batch(epoch, chosen), self.labels[of(chosen, self.labels)]
-        if self.mixes:
-            from petlbench.data.augment import mix  # its libraries take a second to import
+    def __call__(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        for step, inputs in enumerate(self.feed(epoch, batches)):
+            targets = self.labels[of(batches[step], self.labels)]
+            if self.mixes:
+                from petlbench.data.augment import mix  # its libraries take a second to import
 
-            draw = (self.seed, epoch, step)
-            inputs, targets = mix(inputs, targets, self.classes, self.rules, draw)
+                draw = (self.seed, epoch, step)
+                inputs, targets = mix(inputs, targets, self.classes, self.rules, draw)
+            yield self.fitting(inputs, targets)
+
+    def fitting(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The batch's loss, its gradient added up in parts that fit into memory."""
         while True:
             try:
                 return self.accumulate(inputs, targets)

@@ -12,7 +12,7 @@ the batch this is CLIP's loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -63,7 +63,7 @@ def fit(
     on_epoch: Callable[[int, float], None] = lambda epoch, loss: None,
 ) -> Fitted:
     """Train on pairs of an image and one of its captions; an epoch has every caption once."""
-    batch, start = feed(model, data, rules, seed)
+    inputs, start = feed(model, data, rules, seed)
     device = model.scale.device
     owners = torch.from_numpy(captions(data))
     bf16 = torch.autocast(device.type, torch.bfloat16, enabled=rules["precision"] == "bf16")
@@ -71,21 +71,22 @@ def fit(
     tokens = model.tokenize(data.split.texts)
     known = encoded(model, tokens, rules).float() if model.texts_frozen else None
 
-    def gradient(epoch: int, step: int, chosen: Tensor) -> Tensor:
-        images = batch(epoch, owners[chosen])
-        with bf16:
-            of_images = model.image_features(images, start)
-            if known is None:
-                some = tokens[chosen]
-                of_texts = model.text_features(some[:, : int(some.argmax(1).max()) + 1])
-            else:
-                of_texts = known[of(chosen, known)]
-        own = owners[chosen].to(device)
-        loss = contrastive(of_images.float(), of_texts.float(), own, scale)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+    def gradients(epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        pairs = zip(batches, inputs(epoch, [owners[chosen] for chosen in batches]), strict=True)
+        for chosen, images in pairs:
+            with bf16:
+                of_images = model.image_features(images, start)
+                if known is None:
+                    some = tokens[chosen]
+                    of_texts = model.text_features(some[:, : int(some.argmax(1).max()) + 1])
+                else:
+                    of_texts = known[of(chosen, known)]
+            own = owners[chosen].to(device)
+            loss = contrastive(of_images.float(), of_texts.float(), own, scale)
+            loss.backward()  # type: ignore[no-untyped-call]
+            yield loss.detach()
 
-    return Fitted(train(model, gradient, len(owners), rules, seed, on_epoch), start)
+    return Fitted(train(model, gradients, len(owners), rules, seed, on_epoch), start)
 
 
 def contrastive(images: Tensor, texts: Tensor, owners: Tensor, scale: Tensor | float) -> Tensor:
