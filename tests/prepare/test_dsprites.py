@@ -30,7 +30,7 @@ def test_orientations_are_grouped_as_published() -> None:
     """Groups of 2.5: of 3 and 2 by turns."""
     from petlbench.prepare.sources import dsprites
 
-    labels = [o * dsprites.CLASSES // dsprites.ORIENTATIONS for o in range(40)]
+    labels = [o * dsprites.GROUPS // dsprites.ORIENTATIONS for o in range(40)]
     assert np.bincount(labels).tolist() == [3, 2] * 8
 
 

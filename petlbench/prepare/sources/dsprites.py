@@ -41,7 +41,7 @@ SLICES = {
     "val200": ("train", 589_824, 590_024),
     "test": ("train", 663_552, 737_280),
 }
-ORIENTATIONS, PLACES, CLASSES = 40, 32, 16
+ORIENTATIONS, PLACES, GROUPS = 40, 32, 16
 BLOCK = 8192
 
 Array = np.ndarray[Any, Any]
@@ -64,8 +64,8 @@ def splits(raw: Path) -> dict[str, list[Example]]:
         return Example(
             key=str(key),
             labels={
-                "dsprites_loc": x * CLASSES // PLACES,
-                "dsprites_ori": orientation * CLASSES // ORIENTATIONS,
+                "dsprites_loc": x * GROUPS // PLACES,
+                "dsprites_ori": orientation * GROUPS // ORIENTATIONS,
             },
             read=lambda: _image(packed[key]),
             origin=f"{file}, row {key}",
