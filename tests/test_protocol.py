@@ -167,7 +167,7 @@ def test_a_file_is_found_by_its_name(folder: Path) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"unknown protocol 'vtab1k'\. Did you mean vtab-1k\?"):
+    with pytest.raises(UsageError, match=r"unknown protocol 'vtab1k'\. Did you mean vtab-1k"):
         protocol.load("vtab1k")
 
 
