@@ -52,6 +52,8 @@ class Adapted:
         """
         import pandas as pd
 
+        if not self.spec.classes:
+            raise UsageError(f"{self.spec.task} retrieves captions: there are no classes to predict.")
         files = image_files(images)
         split = lists.of_files("given", files, [0] * len(files), members="")
         rules = self.spec.rules
@@ -175,7 +177,8 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
         raise UsageError(
             f"the weights of run {record['key']} were not kept (no {file}): run it with --keep all."
         )
-    return record["spec"], file, record["environment"]
+    values = record["tuned"] if "tuned" in record else record["spec"]  # what a search found
+    return values, file, record["environment"]
 
 
 def _spec(

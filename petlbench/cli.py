@@ -185,6 +185,9 @@ def _add_request(parser: argparse.ArgumentParser, suite: str) -> None:
     add("--data-root", metavar="DIR", help="where the datasets lie (or set PETLBENCH_DATA)")
     add("--protocol", metavar="NAME", help="a name or ./file.toml (default: the suite's)")
     add("--seeds", type=_whole, metavar="N", help="run seeds 0..N-1")
+    text = "choose settings by N trials for every method and task, on validation images"
+    add("--search", type=_whole, metavar="N", help=text)
+    add("--sampler", metavar="S", help="of a search: random (default) or tpe")
     add("--image-size", metavar="PX", help="short for --set protocol.image_size=PX")
     add("--epochs", metavar="N", help="short for --set protocol.epochs=N")
     add("--precision", metavar="P", help="short for --set protocol.precision=P: auto, fp32 or bf16")

@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,17 +23,18 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from petlbench import __version__, backbone, problems, weights
+from petlbench import __version__, backbone, problems, search, weights
 from petlbench.data import cache
 from petlbench.data.normalise import Normalise
 from petlbench.data.vault import Vault
-from petlbench.errors import RunError
+from petlbench.errors import RunError, out_of_memory
 from petlbench.method import Batches
 from petlbench.spec import RunSpec
 from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
 from petlbench.task import load_suite
 
-EXTRAS = {"peft": "peft", "open_clip_torch": "open_clip"}  # recorded where a run used them
+# recorded where a run used them
+EXTRAS = {"peft": "peft", "open_clip_torch": "open_clip", "optuna": "optuna"}
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Machine:
     attention: str = "explicit"  # or "fused": the same formula in another kernel
     recompute: bool = False  # activations again in the backward pass: less memory, same result
     compile: bool = False  # blocks by torch.compile
+    workers: int = 0  # processes that prepare augmented images
     peek: bool = False  # test ten times over training as well, and tell; changes no result
 
 
@@ -57,29 +59,20 @@ def run(
     machine: Machine,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Record:
-    """Execute one run and store its record; a run that fails is a record too."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    record: Record = {
-        "schema": SCHEMA,
-        "key": spec.key,
-        "fingerprint": spec.fingerprint,
-        "spec": spec.as_dict(),
-        "started": started,
-        "environment": _environment(machine),
-    }
+    """Execute one run, after its search, and store its record; a run that fails is a record too."""
+    record = _started(spec)
+    artifacts: dict[str, bytes] = {}
     try:
-        measured, artifacts = measure(spec, machine, on_progress)
+        tuned = spec
+        if spec.search:
+            record["search"] = _search(spec, store, machine, on_progress)
+            tuned = search.tuned(spec, record["search"])
+            record["tuned"] = tuned.as_dict()
+        measured, artifacts = measure(tuned, machine, on_progress)
         record |= {"status": "done", **measured}
     except Exception as error:
-        artifacts = {}
-        record |= {
-            "status": "failed",
-            "error": {
-                "type": type(error).__name__,
-                "message": str(error),
-                "traceback": traceback.format_exc(),
-            },
-        }
+        record |= _failed(error)
+    record["environment"] = _environment(machine)
     try:
         for suffix, content in artifacts.items():
             write_bytes(store.artifacts / f"{spec.key}{suffix}", content)
@@ -87,6 +80,58 @@ def run(
     except OSError as error:
         raise unwritable(store.folder, error) from error
     return record
+
+
+def _search(
+    spec: RunSpec, store: Store, machine: Machine, on_progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """The trials of a run, made or read (see search.conduct)."""
+
+    def attempt(trial: RunSpec, name: str) -> Record:
+        with store.claim(trial.key, wait=True):  # another seed of the method may be making it
+            known = store.read_trial(trial.key)
+            return known or _try(
+                trial, store, machine, lambda message: on_progress(f"{name} {message}")
+            )
+
+    found = search.conduct(spec, attempt)
+    if found["winner"] is None:  # the cause may be a broken image: the next time starts anew
+        for told in found["trials"]:
+            store.forget_trial(told["key"])
+    return found
+
+
+def _try(
+    trial: RunSpec, store: Store, machine: Machine, on_progress: Callable[[str], None]
+) -> Record:
+    """Make a trial and store its record. It fails by itself, but not for lack of memory or disk."""
+    record = _started(trial)
+    try:
+        measured, _ = measure(trial, replace(machine, keep="none", peek=False), on_progress)
+        record |= {"status": "done", **measured}
+    except Exception as error:
+        short = isinstance(error, RuntimeError) and out_of_memory(error)
+        if short or isinstance(error, (OSError, MemoryError)):
+            raise
+        record |= _failed(error)
+    record["environment"] = _environment(machine)
+    store.write_trial(record)
+    return record
+
+
+def _started(spec: RunSpec) -> Record:
+    return {
+        "schema": SCHEMA,
+        "key": spec.key,
+        "fingerprint": spec.fingerprint,
+        "spec": spec.as_dict(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    told = {"type": type(error).__name__, "message": str(error)}
+    return {"status": "failed", "error": told | {"traceback": traceback.format_exc()}}
 
 
 def measure(
@@ -101,7 +146,7 @@ def measure(
     suite = load_suite(spec.suite).at(root)
     (task,) = suite.select([spec.task])
     metric = task.metric or problem.METRICS[0]
-    vault = Vault(spec, suite, task, root, on_progress)
+    vault = Vault(spec, suite, task, root, on_progress, machine.workers)
 
     begin = time.perf_counter()
     peak_known = reset_peak(device)
@@ -120,6 +165,7 @@ def measure(
     with vault.seal(training):
         method = spec.method.build()
         model = prepare(spec, machine)
+        method.require(model.shape)  # a trial's settings are nowhere asked about before
         trainable, head = backbone.count_trained(model)
         if trainable != (declared := method.num_trainable(model.shape)):
             raise RunError(
@@ -145,7 +191,7 @@ def measure(
     test_seconds = time.perf_counter() - begin
     measured = {
         "test": outcome.as_dict(metric),
-        "targets": _targets(model, vault, rules, metric),
+        "targets": {} if spec.sealed_splits else _targets(model, vault, rules, metric),
         "parameters": {"trainable": trainable, "head": head},
         "checkpoint_keys_left_out": model.left_out,
         "stored_bytes": method.stored_bytes(backbone.stored_tensors(model)),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import method, presets, problems, protocol, settings, weights
+from petlbench import method, presets, problems, protocol, search, settings, weights
 from petlbench.data.split import Split
 from petlbench.errors import UsageError, unknown
 from petlbench.spec import RunSpec
@@ -34,6 +34,7 @@ class Request:
     `methods` are names, files or entry points, or tables such as {"name": "convpass",
     "scale": 0.1}; `settings` maps "method.field" or "protocol.field" to a value (text is parsed);
     `presets` are names or files of settings per task: one row each, in the place of its method's.
+    `search` is a number of trials, the same for every method (see search.py), by that `sampler`.
     """
 
     suite: str = "mini"
@@ -44,6 +45,8 @@ class Request:
     data_root: str | None = None
     protocol: str | None = None
     seeds: int | None = None
+    search: int | None = None
+    sampler: str = "random"
     settings: Mapping[str, Any] = field(default_factory=dict)
     presets: Sequence[str] = ()
     results: str | None = None
@@ -69,13 +72,19 @@ class Request:
             for value in values or ():
                 if not isinstance(value, kinds):
                     raise UsageError(f"{name}: {value!r} is not a name.")
-        for name in ("seeds", "jobs", "threads"):
+        for name in ("seeds", "search", "jobs", "threads"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
         for name in ("recompute", "compile", "report_peek"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name} = {getattr(self, name)!r} must be true or false.")
+        search.require(self.sampler)
+        if self.sampler != "random" and self.search is None:
+            raise UsageError(
+                f"a sampler is for a search; say of how many trials: --search 20 --sampler "
+                f"{self.sampler}"
+            )
         object.__setattr__(self, "settings", _flat(self.settings))
         if self.methods is not None and not self.methods:
             raise UsageError("no methods given: --methods convpass,lora")
@@ -98,6 +107,8 @@ class Plan:
     data_root: str | None
     done: list[Record]
     sizes: dict[str, tuple[int, int]]  # task -> training and test images
+    trials: dict[str, int]  # key -> trials to make before that run; they serve other seeds too
+    trial_sizes: dict[str, tuple[int, int]]  # the same of a trial
     shape: Shape  # of the backbone
     notes: list[str]
 
@@ -108,8 +119,7 @@ class Plan:
         as there are cores and memory for, at most 4: small models do not fill several cores.
         The same for a resumed sweep as for a fresh one, since threads decide the last bits.
         """
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-        cores = cores or os.cpu_count() or 1
+        cores = usable_cores()
         jobs = self.request.jobs
         if jobs is None:
             first = self.specs[0]
@@ -149,13 +159,18 @@ class Plan:
             kernel,
             request.recompute,
             request.compile,
-            request.report_peek,
+            workers=0 if self.device == "cpu" else min(8, usable_cores() // jobs),
+            peek=request.report_peek,
         )
 
     def seconds(self, spec: RunSpec, rate: Speed) -> float:
-        """What one run costs at that speed."""
+        """What one run costs at that speed, and the trials before it."""
         training, test = self.sizes[spec.task]
-        return rate.run(training, spec.rules["epochs"], test)
+        cost = rate.run(training, spec.rules["epochs"], test)
+        if trials := self.trials.get(spec.key, 0):
+            training, test = self.trial_sizes[spec.task]
+            cost += trials * rate.run(training, spec.rules["epochs"], test)
+        return cost
 
     def wall_seconds(self, measure: bool = False, fresh: bool = False) -> tuple[float | None, str]:
         """Estimated time of what is to do, start-up included, and what the estimate rests on.
@@ -229,6 +244,7 @@ _KINDS: dict[str, type] = {
     "tasks": list,
     "settings": dict,
     "seeds": int,
+    "search": int,
     "jobs": int,
     "threads": int,
     "recompute": bool,
@@ -249,15 +265,16 @@ def make(request: Request, sketch: bool = False) -> Plan:
     tasks = suite.select(list(request.tasks) if request.tasks is not None else None)
     rules_of = protocol.load(request.protocol or suite.protocol)
     rules_of = protocol.override(rules_of, _protocol_settings(request))
+    choosing = _choosing(rules_of) if request.search else ()
     rows = _methods(request, rules_of, suite, tasks)
     device = _device(request.device)
     seeds = range(request.seeds or rules_of.seeds)
     splits = rules_of.train_split, rules_of.test_split
     read = _declared if sketch else _members
-    members, sizes, lineage = read(suite, tasks, splits, root, seeds)
+    members, sizes, trial_sizes, lineage = read(suite, tasks, splits, choosing, root, seeds)
     checkpoint = weights.RANDOM if sketch else request.checkpoint
     backbone = weights.specify(request.backbone or suite.backbone, checkpoint)
-    rules = _resolve(rules_of, backbone.name, device)
+    rules = _resolve(rules_of, backbone.name, device, searching=bool(choosing))
     classifying = [task for task in tasks if task.problem == "classification"]
     if rules.get("head") == "text" and classifying:
         for name, names in _class_names(classifying, root, sketch).items():
@@ -272,7 +289,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
             group=task.group,
             classes=task.classes,
             seed=seed,
-            method=row[task.name],
+            method=row[task.name][0],
             backbone=backbone,
             protocol=rules_of.name,
             rules=rules,
@@ -280,6 +297,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
             problem=task.problem,
             ordinal=task.ordinal,
             lineage=lineage[task.name],
+            search=row[task.name][1],
         )
         for seed in seeds
         for task in tasks
@@ -297,11 +315,22 @@ def make(request: Request, sketch: bool = False) -> Plan:
         store=store,
         device=device,
         data_root=str(root.resolve()) if root else None,
-        notes=_subsets(tasks, sizes, rules),
+        notes=[*_subsets(tasks, sizes, rules), *_searches(specs)],
         done=[record for record in done.values() if record],
         sizes=sizes,
+        trials=_trials(todo, store),
+        trial_sizes=trial_sizes,
         shape=shape,
     )
+
+
+def _trials(todo: Sequence[RunSpec], store: Store) -> dict[str, int]:
+    """Key -> trials that are not recorded, of the first run of each method and task."""
+    first: dict[tuple[str, str], RunSpec] = {}
+    for spec in todo:
+        if spec.search:
+            first.setdefault((spec.method.label, spec.task), spec)
+    return {spec.key: search.left(spec, store) for spec in first.values()}
 
 
 def _require(specs: Sequence[RunSpec], shape: Shape) -> None:
@@ -316,10 +345,13 @@ def _require(specs: Sequence[RunSpec], shape: Shape) -> None:
             raise UsageError(f"method {spec.method.label} does not fit {name}: {error}") from None
 
 
+Choice = tuple[method.MethodSpec, dict[str, Any] | None]  # and RunSpec.search
+
+
 def _methods(
     request: Request, rules_of: protocol.Protocol, suite: Suite, tasks: Sequence[Task]
-) -> list[dict[str, method.MethodSpec]]:
-    """One row of the leaderboard each: task -> method with its settings."""
+) -> list[dict[str, Choice]]:
+    """One row of the leaderboard each: task -> method with its settings, and what is searched."""
     asked = request.methods or suite.methods
     tables = [{"name": m} if isinstance(m, str) else dict(m) for m in asked]
     for table in tables:
@@ -343,7 +375,7 @@ def _methods(
                 f"this run: --methods {','.join([*names, preset.method])}"
             )
         chosen.setdefault(preset.method, []).append(preset)
-    rows: list[dict[str, method.MethodSpec]] = []
+    rows: list[dict[str, Choice]] = []
     for table, name in zip(tables, names, strict=True):
         reference = table.pop("name")
         cls = method.load(reference)
@@ -353,11 +385,14 @@ def _methods(
         }
         explicit = {**table, **given}  # wins over a preset
         if name in chosen:
-            rows += [_preset_row(reference, p, explicit, suite, tasks) for p in chosen[name]]
+            for preset in chosen[name]:
+                rows.append(_preset_row(request, reference, preset, explicit, suite, tasks))
         else:
-            rows.append(dict.fromkeys((t.name for t in tasks), method.specify(reference, explicit)))
-    for i, spec in enumerate(next(iter(row.values())) for row in rows):
-        for other in (next(iter(row.values())) for row in rows[:i]):
+            choice = _choice(request, reference, explicit)
+            rows.append(dict.fromkeys((t.name for t in tasks), choice))
+    firsts = [next(iter(row.values()))[0] for row in rows]
+    for i, spec in enumerate(firsts):
+        for other in firsts[:i]:
             if other.label == spec.label and other.reference == spec.reference:
                 raise UsageError(f"method {spec.label} is given twice.")
             if other.label == spec.label:
@@ -368,13 +403,24 @@ def _methods(
     return rows
 
 
+def _choice(request: Request, reference: str, values: Mapping[str, Any]) -> Choice:
+    """A method with settings that were chosen; the others are searched, where that is asked for."""
+    spec = method.specify(reference, dict(values))
+    if request.search is None:
+        return spec, None
+    return spec, search.declare(
+        request.search, request.sampler, spec.reference, spec.name, set(values)
+    )
+
+
 def _preset_row(
+    request: Request,
     reference: str,
     preset: presets.Preset,
     explicit: Mapping[str, Any],
     suite: Suite,
     tasks: Sequence[Task],
-) -> dict[str, method.MethodSpec]:
+) -> dict[str, Choice]:
     """Task -> method with the preset's settings; `explicit` ones win and are told in the label."""
     told = f"({', '.join(f'{key}={value}' for key, value in explicit.items())})" if explicit else ""
     note = {"name": preset.name, "chosen": preset.chosen, "source": preset.source}
@@ -382,10 +428,10 @@ def _preset_row(
     names = [task.name for task in tasks]
     for name, values in zip(names, preset.of(suite.name, names), strict=True):
         try:
-            spec = method.specify(reference, {**values, **explicit})
+            spec, searched = _choice(request, reference, {**values, **explicit})
         except UsageError as error:
             raise UsageError(f"preset {preset.name}, task {name}: {error}") from None
-        row[name] = replace(spec, label=f"{preset.row}{told}", preset=note)
+        row[name] = replace(spec, label=f"{preset.row}{told}", preset=note), searched
     return row
 
 
@@ -396,7 +442,27 @@ def _protocol_settings(request: Request) -> dict[str, Any]:
         if owner == "protocol":
             text = isinstance(value, str)
             values[name] = settings.parse(cls, "protocol", name, value) if text else value
+    if request.search:  # what was set is not searched
+        fixed = {f"search_{name}": () for name in search.RULES if name in values}
+        values = fixed | values
     return values
+
+
+def _choosing(rules: protocol.Protocol) -> tuple[str, str]:
+    """The splits of a search. Refuses what it cannot draw from, or would choose on unfairly."""
+    for name in search.RULES:
+        for value in getattr(rules, f"search_{name}"):
+            try:
+                protocol.override(rules, {name: value})
+            except UsageError as error:
+                raise UsageError(f"protocol.search_{name}: {error}") from None
+    training, judging = rules.search_train_split, rules.search_val_split
+    if judging in training:  # val200 is part of train800val200
+        raise UsageError(
+            f"protocol.search_val_split = {judging!r} is part of protocol.search_train_split = "
+            f"{training!r}; a search must choose on images that its trials do not train on."
+        )
+    return training, judging
 
 
 def _device(name: str) -> str:
@@ -410,10 +476,12 @@ def _device(name: str) -> str:
     return name
 
 
-def _resolve(chosen: protocol.Protocol, backbone: str, device: str) -> dict[str, Any]:
+def _resolve(
+    chosen: protocol.Protocol, backbone: str, device: str, searching: bool
+) -> dict[str, Any]:
     """The protocol's fields with "auto" and "checkpoint" replaced by what they mean here."""
     rules = chosen.rules()
-    for name in protocol.SEARCH:
+    for name in () if searching else protocol.SEARCH:
         del rules[name]
     text = {name: rules.pop(name) for name in protocol.TEXT}
     default = {name: getattr(protocol.Protocol, name) for name in protocol.TEXT}
@@ -465,31 +533,42 @@ Sizes = dict[str, tuple[int, int]]
 
 
 def _members(
-    suite: Suite, tasks: Sequence[Task], splits: tuple[str, str], root: Path | None, seeds: range
-) -> tuple[Members, Sizes, dict[str, str]]:
+    suite: Suite,
+    tasks: Sequence[Task],
+    splits: tuple[str, str],
+    choosing: tuple[str, ...],
+    root: Path | None,
+    seeds: range,
+) -> tuple[Members, Sizes, Sizes, dict[str, str]]:
     """(task, seed) -> split -> SHA-256 of its members; and per task the sizes of training and test
-    split, and the lineage of its images.
+    split, those of the splits `choosing` of a search, and the lineage of its images.
 
-    Test splits are the same for every seed. Reports every task that cannot be read at once.
+    Test splits are the same for every seed, and trials are of seed 0. Reports every task that
+    cannot be read at once.
     """
     if suite.needs_data_root and root is None:
         raise UsageError(
             f"suite {suite.name} reads images from disk: give --data-root DIR or set "
             "PETLBENCH_DATA."
         )
-    found, sizes, lineage, wrong = {}, {}, {}, []
+    found, sizes, trial_sizes, lineage, wrong = {}, {}, {}, {}, []
     for task in tasks:
         try:
+            trainings = [suite.open_split(task, splits[0], root, seed) for seed in seeds]
             tests = [splits[1], *(target.split for target in task.targets)]
             opened = [suite.open_split(task, name, root, 0) for name in dict.fromkeys(tests)]
-            for seed in seeds:
-                training = suite.open_split(task, splits[0], root, seed)
+            searched = [suite.open_split(task, name, root, 0) for name in choosing]
+            trial = _trial_members(task, searched, opened) if searched else {}
+            for seed, training in zip(seeds, trainings, strict=True):
                 _refuse_shared(task, training, opened)
-                found[task.name, seed] = {s.name: s.members for s in (training, *opened)}
+                found[task.name, seed] = {s.name: s.members for s in (training, *opened)} | trial
                 if training.manifest:
                     found[task.name, seed]["manifest"] = training.manifest
             examples = max(len(training), len(training.texts))
             sizes[task.name] = (examples, len(opened[0]))
+            if searched:
+                examples = max(len(searched[0]), len(searched[0].texts))
+                trial_sizes[task.name] = (examples, len(searched[1]))
             lineage[task.name] = training.lineage if training.lineage != "unknown" else ""
         except UsageError as error:
             wrong.append(f"  {task.name}: {error}")
@@ -500,7 +579,24 @@ def _members(
             + "\n".join(wrong)
             + hint
         )
-    return found, sizes, lineage
+    return found, sizes, trial_sizes, lineage
+
+
+def _trial_members(task: Task, searched: Sequence[Split], tests: Sequence[Split]) -> dict[str, str]:
+    """Members of what trials train on and are judged on. Refuses to choose on test images."""
+    training, judging = searched
+    _refuse_shared(task, training, [judging, *tests])
+    _refuse_shared(task, judging, tests)
+    for split in searched:
+        for test in tests:
+            if split.members == test.members:
+                raise UsageError(
+                    f"{task.name}: a search would choose on {split.name}, which has the images of "
+                    f"{test.name}; set protocol.search_train_split and protocol.search_val_split."
+                )
+    members = {split.name: split.members for split in searched}
+    members |= {"manifest": training.manifest} if training.manifest else {}
+    return {f"{search.PREFIX}{name}": value for name, value in members.items()}
 
 
 def _refuse_shared(task: Task, training: Split, tests: Sequence[Split]) -> None:
@@ -515,11 +611,44 @@ def _refuse_shared(task: Task, training: Split, tests: Sequence[Split]) -> None:
 
 
 def _declared(
-    suite: Suite, tasks: Sequence[Task], splits: tuple[str, str], root: Path | None, seeds: range
-) -> tuple[Members, Sizes, dict[str, str]]:
+    suite: Suite,
+    tasks: Sequence[Task],
+    splits: tuple[str, str],
+    choosing: tuple[str, ...],
+    root: Path | None,
+    seeds: range,
+) -> tuple[Members, Sizes, Sizes, dict[str, str]]:
     """The same for a sketch: no members, and the sizes as published."""
     sizes = {task.name: (task.sizes[splits[0]], task.sizes[splits[1]]) for task in tasks}
-    return {(name, seed): {} for name in sizes for seed in seeds}, sizes, dict.fromkeys(sizes, "")
+    trial_sizes = {}
+    for task in tasks if choosing else ():
+        for split in choosing:
+            if split not in task.sizes:
+                raise UsageError(f"{task.name} has no split {split}, which a search needs.")
+        trial_sizes[task.name] = (task.sizes[choosing[0]], task.sizes[choosing[1]])
+    members: Members = {(name, seed): {} for name in sizes for seed in seeds}
+    return members, sizes, trial_sizes, dict.fromkeys(sizes, "")
+
+
+def _searches(specs: Sequence[RunSpec]) -> list[str]:
+    """What is searched, and what is not because somebody chose it."""
+    first = specs[0]
+    if first.search is None:
+        return []
+    rules = first.rules
+    notes = [
+        f"search: {first.search['trials']} trials ({first.search['sampler']}) for each method and "
+        f"task, trained on {rules['search_train_split']}, judged on {rules['search_val_split']}; "
+        "all seeds use the winner."
+    ]
+    fixed = [name for name in search.RULES if not rules[f"search_{name}"]]
+    if fixed:
+        notes.append(f"search: {', '.join(fixed)} of the protocol: not searched, it is set.")
+    for spec in {s.method.label: s for s in specs if s.search}.values():
+        declared, space = method.load(spec.method.reference).search, (spec.search or {})["space"]
+        if fixed := [name for name in declared if name not in space]:
+            notes.append(f"search: {', '.join(fixed)} of {spec.method.label}: not searched, set.")
+    return notes
 
 
 def _subsets(
@@ -532,6 +661,12 @@ def _subsets(
         for task in tasks
         if task.sizes.get(rules["test_split"], 0) not in (0, sizes[task.name][1])
     ]
+
+
+def usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _memory() -> int:

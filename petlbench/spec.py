@@ -17,7 +17,8 @@ class RunSpec:
     """One (method, backbone, task, protocol, seed), with everything that can change its result.
 
     `rules` are the protocol's resolved fields, `members` the SHA-256 of each split's member list,
-    `lineage` how the image files came about, where that is known.
+    `lineage` how the image files came about, where that is known. `search` says how settings are
+    chosen before the run: {"trials", "sampler", "space": method's setting -> values}.
     """
 
     suite: str
@@ -34,6 +35,7 @@ class RunSpec:
     ordinal: bool = False
     lineage: str = ""
     sealed_splits: tuple[str, ...] = ()  # of a trial: what it must not read either
+    search: dict[str, Any] | None = None
 
     @property
     def key(self) -> str:
@@ -45,6 +47,7 @@ class RunSpec:
                 "seed": self.seed,
                 "method": [self.method.name, self.method.source, self.method.config, *self._row],
                 "members": self.members,
+                **({"space": self.search["space"]} if self.search else {}),
             },
             16,
         )
@@ -70,6 +73,7 @@ class RunSpec:
             "backbone": [self.backbone.name, self.backbone.checkpoint],
             "rules": protocol.said(self.rules),
             **({"lineage": self.lineage} if self.lineage else {}),
+            **({"search": [self.search["trials"], self.search["sampler"]]} if self.search else {}),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,7 +88,7 @@ class RunSpec:
         del values["method"]["reference"]
         if self.method.preset is None:
             del values["method"]["preset"]
-        for name in ("problem", "ordinal", "lineage", "sealed_splits"):
+        for name in ("problem", "ordinal", "lineage", "sealed_splits", "search"):
             if values[name] == getattr(RunSpec, name):  # as records before it
                 del values[name]
         return values

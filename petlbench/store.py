@@ -2,6 +2,7 @@
 
 <results>/records/<key>.json       a finished run: it is done because the file exists
 <results>/failed/<key>.json        a failed run, with its traceback; tried again next time
+<results>/trials/<key>.json        a trial of a search, done or failed
 <results>/artifacts/<key>.*        test predictions and trained weights
 <results>/claims/<key>.lock        held by the process that is running it
 """
@@ -38,6 +39,7 @@ class Store:
         base = self.folder.absolute()  # workers may have another working directory
         self.records, self.failed = base / "records", base / "failed"
         self.artifacts, self.claims = base / "artifacts", base / "claims"
+        self.trials = base / "trials"
 
     def require_writable(self) -> None:
         """Find out before hours of computing, not after."""
@@ -54,13 +56,20 @@ class Store:
 
         With `peek`, only one that tells how the test accuracy went over training.
         """
-        try:
-            record = json.loads((self.records / f"{key}.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        record = _read(self.records / f"{key}.json")
+        if record is None or record["status"] != "done" or (peek and "peek" not in record):
             return None
-        if _problem(record, key) or record["status"] != "done" or (peek and "peek" not in record):
-            return None
-        return record  # type: ignore[no-any-return]
+        return record
+
+    def read_trial(self, key: str) -> Record | None:
+        """The record of a trial, done or failed; None if there is none that can be read."""
+        return _read(self.trials / f"{key}.json")
+
+    def write_trial(self, record: Record) -> None:
+        write_text(self.trials / f"{record['key']}.json", _dump(record))
+
+    def forget_trial(self, key: str) -> None:
+        (self.trials / f"{key}.json").unlink(missing_ok=True)
 
     def load(self) -> tuple[list[Record], list[str]]:
         """Every record, finished and failed, and a sentence for each file that is left out."""
@@ -124,6 +133,14 @@ NEEDED: dict[str, dict[str, Any]] = {
     },
     "failed": {"spec": dict, "fingerprint": str, "error": dict},
 }
+
+
+def _read(file: Path) -> Record | None:
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return None if _problem(record, file.stem) else record
 
 
 def _problem(record: Any, key: str) -> str:
