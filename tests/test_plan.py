@@ -338,7 +338,7 @@ def test_all_that_is_missing_is_listed_at_once(vtab_root: Path) -> None:
     assert told.splitlines() == [
         "3 of 4 tasks of vtab-1k cannot be read:",
         f"  dtd: no list file {vtab_root / 'dtd' / 'test.txt'}",
-        f"  svhn: no list file {vtab_root / 'svhn' / 'test.txt'}",
+        f"  svhn: no list file {vtab_root / 'svhn' / 'train800val200.txt'}",
         f"  kitti: no folder {vtab_root / 'kitti'}",
         "Run what is there: --tasks cifar",
     ]
