@@ -114,3 +114,22 @@ def test_the_stored_form_holds_everything_but_paths() -> None:
         "label": "lora",
     }
     assert json.loads(text) == stored
+
+
+SEARCH = {"trials": 8, "sampler": "random", "space": {"rank": [4, 8]}}
+
+
+def test_a_search_is_a_comparison_of_its_own_and_its_space_another_run() -> None:
+    searched = replace(SPEC, search=SEARCH)
+    assert searched.key != SPEC.key and searched.fingerprint != SPEC.fingerprint
+    assert searched.as_dict()["search"] == SEARCH and "search" not in SPEC.as_dict()
+    for change in ({"trials": 9}, {"sampler": "tpe"}):
+        other = replace(SPEC, search=SEARCH | change)
+        assert other.key != searched.key and other.fingerprint != searched.fingerprint
+    other = replace(SPEC, search=SEARCH | {"space": {}})
+    assert other.key != searched.key and other.fingerprint == searched.fingerprint
+
+
+def test_what_a_trial_must_not_read_is_no_part_of_its_name() -> None:
+    other = replace(SPEC, sealed_splits=("test",))
+    assert (other.key, other.fingerprint) == (SPEC.key, SPEC.fingerprint)
