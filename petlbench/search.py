@@ -8,7 +8,7 @@ search_val_split by the task's metric. The winner is then trained on train_split
 
 What a sampler proposes depends on its seed and on the values of the trials before, so that a search
 is resumed by replaying the recorded ones. A trial that fails (training diverges, or settings do not
-go together) counts like the others and has no value. So does one that is drawn twice.
+go together) counts like the others and has no value; one that is drawn twice counts twice.
 
 Rules after VPT (Jia et al., 2022; its released tune_vtab.py): judged at the last epoch, ties go to
 the smaller learning rate. One budget for all is the point of Gulrajani and Lopez-Paz (2021).
