@@ -781,7 +781,9 @@ def _data_prepare(options: argparse.Namespace, root: Path) -> int:
         if names:
             print(f"{what}: {', '.join(names)}")
     if not outcome.failed:
-        print(f"next: petlbench run --suite {suite.name} --data-root {shlex.quote(str(root))}")
+        only = ["--tasks", ",".join(options.tasks)] if options.tasks else []
+        again = ["petlbench", "run", "--suite", suite.name, "--data-root", str(root), *only]
+        print(f"next: {shlex.join(again)}")
         return 0
     grouped: dict[str, list[str]] = {}
     for name, reason in outcome.failed.items():

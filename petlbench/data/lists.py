@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -85,7 +86,7 @@ def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
             raise UsageError(f"{where} is not 'relative/path label'.")
         if not 0 <= int(label) < classes:
             raise UsageError(f"{where}: the label must be in 0..{classes - 1}.")
-        if Path(path).is_absolute() or ".." in Path(path).parts:
+        if os.path.isabs(path) or (".." in path and ".." in Path(path).parts):
             raise UsageError(f"{where}: the path must stay inside {base}.")
         paths.append(path)
         labels.append(int(label))
