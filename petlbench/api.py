@@ -98,7 +98,7 @@ def view(suite: str) -> dict[str, Any]:
     if suite not in suites():
         return {}
     found = load_suite(suite)
-    order = [each.name for task in found.tasks for each in (task, *task.targets)]
+    order = [name for t in found.tasks for name in (t.name, *(each.name for each in t.targets))]
     return {"task_order": order, "ranking": found.ranking, "report": found.report}
 
 
@@ -151,7 +151,7 @@ def finished(folder: Path | str) -> list[Record]:
     return [record for record in found if record["status"] == "done"]
 
 
-def _row(record: Record) -> dict[str, Any]:
+def _row(record: leaderboard.Record) -> dict[str, Any]:
     spec, test = record["spec"], record["test"]
     metrics = leaderboard.metrics(test)
     metric = test.get("metric", "accuracy")

@@ -42,7 +42,8 @@ def peak_rate(rules: dict[str, Any]) -> float:
 
 def make_optimizer(model: nn.Module, rules: dict[str, Any]) -> torch.optim.Optimizer:
     """Over what trains; each group's `share` is its rate over that of the schedule."""
-    body, head = [], []
+    body: list[nn.Parameter] = []
+    head: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (head if name.startswith("head.") else body).append(parameter)
@@ -81,7 +82,8 @@ def train(
     curve = []
     for epoch in range(rules["epochs"]):
         model.train()
-        batches = torch.randperm(count, generator=order).split(batch)[:steps]
+        permutation = torch.randperm(count, generator=order)
+        batches = [permutation[i * batch : (i + 1) * batch] for i in range(steps)]
         of_epoch, losses = gradients(epoch, batches), []
         for step in range(steps):
             for group in optimizer.param_groups:

@@ -20,6 +20,7 @@ from petlbench.errors import RunError, UsageError
 from petlbench.experiment import Machine
 from petlbench.plan import Request
 from petlbench.progress import Display
+from petlbench.problems import classification
 from petlbench.store import Record, Store
 
 TWO: dict[str, Any] = {"methods": ["convpass"], "seeds": 2}
@@ -270,7 +271,7 @@ def test_the_test_split_is_opened_once_and_last(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[str] = []
-    load, train = experiment.cache.load, experiment.train
+    load, train = experiment.cache.load, classification.train
 
     def loading(split: Any, *arguments: Any) -> Any:
         events.append(split.name)
@@ -281,7 +282,7 @@ def test_the_test_split_is_opened_once_and_last(
         return train(*arguments)
 
     monkeypatch.setattr(experiment.cache, "load", loading)
-    monkeypatch.setattr(experiment, "train", training)
+    monkeypatch.setattr(classification, "train", training)
     api.run(**small)
     assert events == ["trainval", "training", "test"]
 

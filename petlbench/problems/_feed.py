@@ -30,8 +30,12 @@ def feed(model: Backbone, data: Data, rules: dict[str, Any], seed: int) -> tuple
         from petlbench.data.augment import Augmented  # its libraries take a second to import
 
         augmented = Augmented(data.split, rules, seed, data.workers)
-        made = lambda epoch, order: augmented.epoch(epoch, torch.cat(order), len(order[0]))  # noqa: E731
-        return lambda epoch, order: (images.to(device) for images in made(epoch, order)), 0
+
+        def made(epoch: int, order: Sequence[Tensor]) -> Iterator[Tensor]:
+            for images in augmented.epoch(epoch, torch.cat(list(order)), len(order[0])):
+                yield images.to(device)
+
+        return made, 0
     normalise = Normalise(rules["mean"], rules["std"], device)
     pixels, stages = resident(torch.from_numpy(data.images.pixels), device), model.frozen_stages()
 

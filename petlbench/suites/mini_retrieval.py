@@ -70,6 +70,7 @@ SUITE = Suite(
     backbone="clip:mini",
     open_split=_open_split,
     ranking="mean of tasks",
+    report=("i2t_r1", "i2t_r5", "i2t_r10", "t2i_r1", "t2i_r5", "t2i_r10"),
     methods=("zero_shot", "linear", "bitfit", "adapter", "lora", "full"),
     tasks=(
         _task("scene_captions", "Objects", "two objects that differ in colour, shape and size"),
