@@ -53,7 +53,9 @@ class Adapted:
         import pandas as pd
 
         if not self.spec.classes:
-            raise UsageError(f"{self.spec.task} retrieves captions: there are no classes to predict.")
+            raise UsageError(
+                f"{self.spec.task} retrieves captions: there are no classes to predict."
+            )
         files = image_files(images)
         split = lists.of_files("given", files, [0] * len(files), members="")
         rules = self.spec.rules

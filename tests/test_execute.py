@@ -19,8 +19,8 @@ from petlbench import api, execute, experiment, plan
 from petlbench.errors import RunError, UsageError
 from petlbench.experiment import Machine
 from petlbench.plan import Request
-from petlbench.progress import Display
 from petlbench.problems import classification
+from petlbench.progress import Display
 from petlbench.store import Record, Store
 
 TWO: dict[str, Any] = {"methods": ["convpass"], "seeds": 2}

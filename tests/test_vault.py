@@ -110,9 +110,7 @@ def test_test_images_are_read_once_and_after_training(small: dict[str, Any], tas
     assert Store(made.store.folder).load()[0][0]["test_reads"] == 1
 
 
-def test_files_that_are_also_for_training_stay_open(
-    small: dict[str, Any], vtab_root: Path
-) -> None:
+def test_files_that_are_also_for_training_stay_open(small: dict[str, Any], vtab_root: Path) -> None:
     request = small | {"suite": "vtab-1k", "tasks": ["cifar"], "data_root": str(vtab_root)}
     made = plan.make(plan.Request(**request | {"backbone": "vit_mini", "seeds": 1}))
     suite = load_suite("vtab-1k")
