@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import hypothesis
+import numpy as np
 import pytest
 from PIL import Image
 
