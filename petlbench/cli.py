@@ -722,11 +722,11 @@ def _data_list(options: argparse.Namespace, root: Path | None) -> int:
     from rich.markup import escape
     from rich.table import Table
 
-    from petlbench import data_sets
+    from petlbench.prepare import overview
 
     console = _console()
-    for suite in data_sets.on_disk(options.suite):
-        found = data_sets.states(suite, root)
+    for suite in overview.on_disk(options.suite):
+        found = overview.states(suite, root)
         columns: dict[str, list[str]] = {
             "task": [each.task for each in found],
             "state": [each.state for each in found],
@@ -747,15 +747,15 @@ def _data_list(options: argparse.Namespace, root: Path | None) -> int:
         for row in zip(*columns.values(), strict=True):
             table.add_row(*map(escape, row))
         console.print(table)
-        for line in data_sets.reasons(found):
+        for line in overview.reasons(found):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def _data_prepare(options: argparse.Namespace, root: Path) -> int:
-    from petlbench import data_sets, prebuilt, prepare, prepared
+    from petlbench.prepare import copies, originals, overview, sources
 
-    suite = data_sets.preparable(options.suite)
+    suite = overview.preparable(options.suite)
     tasks = suite.select(options.tasks)
     if bool(options.raw) == bool(options.copy) or (options.copy and options.download):
         raise UsageError(
@@ -764,13 +764,11 @@ def _data_prepare(options: argparse.Namespace, root: Path) -> int:
         )
     with _bars() as progress:
         if options.copy:
-            outcome = prebuilt.take(
-                tasks, options.copy, root, force=options.force, progress=progress
-            )
+            outcome = copies.take(tasks, options.copy, root, force=options.force, progress=progress)
         else:
-            outcome = prepared.prepare(
+            outcome = originals.prepare(
                 tasks,
-                prepare.sources(),
+                sources(),
                 options.raw.expanduser(),
                 root,
                 download=options.download,
@@ -795,12 +793,12 @@ def _data_prepare(options: argparse.Namespace, root: Path) -> int:
 
 
 def _data_verify(options: argparse.Namespace, root: Path) -> int:
-    from petlbench import data_sets
-    from petlbench.verify import verify
+    from petlbench.prepare import overview
+    from petlbench.prepare.verify import verify
 
     sound = True
-    for suite in data_sets.on_disk(options.suite):
-        for task in data_sets.present(suite, options.tasks, root):
+    for suite in overview.on_disk(options.suite):
+        for task in overview.present(suite, options.tasks, root):
             with _bars() as progress:
                 report = verify(suite.at(root), task, root, progress)
             sound &= not report.problems

@@ -11,8 +11,8 @@ from pathlib import Path
 from petlbench import protocol
 from petlbench.data import digest, manifest
 from petlbench.data.split import Split
-from petlbench.downloads import Progress
 from petlbench.errors import RunError, UsageError
+from petlbench.prepare.downloads import Progress
 from petlbench.task import Suite, Task
 
 WHOLE, PARTS = "train800val200", ("train800", "val200")

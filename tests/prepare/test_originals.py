@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petlbench import prepared
 from petlbench.data import digest, lists
 from petlbench.errors import RunError, UsageError
+from petlbench.prepare import originals
 from petlbench.prepare.examples import Download, Example
 from petlbench.task import Task
 
@@ -77,10 +77,10 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def make(raw: Path, root: Path, source: Any = None, **options: Any) -> prepared.Outcome:
+def make(raw: Path, root: Path, source: Any = None, **options: Any) -> originals.Outcome:
     tasks = options.pop("tasks", TASKS)
     options.setdefault("progress", lambda *_: None)
-    return prepared.prepare(tasks, {"noise": source or Fake()}, raw, root, **options)
+    return originals.prepare(tasks, {"noise": source or Fake()}, raw, root, **options)
 
 
 def test_pixels_labels_and_lists(tmp_path: Path, raw: Path) -> None:
@@ -278,7 +278,7 @@ def test_ctrl_c_leaves_nothing_and_it_goes_on(tmp_path: Path, raw: Path) -> None
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "import test_prepared as t\n"
+        "import prepare.test_originals as t\n"
         "def read(raw, index):\n"
         "    if index == 12 and '.shape.partial' in str(list(t.Path('out').glob('.*.partial'))):\n"
         "        print('reading', flush=True)\n"
@@ -286,7 +286,7 @@ def test_ctrl_c_leaves_nothing_and_it_goes_on(tmp_path: Path, raw: Path) -> None
         "    return t.picture(index)\n"
         "t.make(Path('raw'), Path('out'), t.Fake(read=read))\n"
     )
-    folder = str(Path(__file__).parent)
+    folder = str(Path(__file__).parents[1])
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
     }

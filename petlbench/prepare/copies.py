@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from petlbench import archives
 from petlbench.data import lists
-from petlbench.downloads import Progress
 from petlbench.errors import UsageError
-from petlbench.prepared import Outcome, finish, there, told, whole
+from petlbench.prepare import archives
+from petlbench.prepare.downloads import Progress
+from petlbench.prepare.originals import Outcome, finish, there, told, whole
+from petlbench.prepare.verify import Pictures, Report, layout, look
 from petlbench.task import Task
-from petlbench.verify import Pictures, Report, layout, look
 
 HUB = re.compile(r"hf:([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
 JPEG = b"\xff\xd8\xff"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_prepared import TASKS, make, picture, raw
 
 from petlbench.data import lists
 from petlbench.data.split import Split
+from petlbench.prepare.verify import Report, verify
 from petlbench.task import Suite, Task, load_suite
-from petlbench.verify import Report, verify
+from prepare.test_originals import TASKS, make, picture, raw
 
 __all__ = ["raw"]  # a fixture
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_prepared import Fake, make
 
-from petlbench import downloads
 from petlbench.errors import UsageError
+from petlbench.prepare import downloads
 from petlbench.prepare.examples import Download
+from prepare.test_originals import Fake, make
 
 pytest.importorskip("pooch")
 

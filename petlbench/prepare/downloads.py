@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from petlbench import archives
 from petlbench.errors import UsageError
+from petlbench.prepare import archives
 from petlbench.prepare.examples import Download, Source
 
 Progress = Callable[[str, int, int], None]

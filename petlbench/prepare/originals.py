@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from petlbench import downloads
 from petlbench.data import digest, manifest
-from petlbench.downloads import Progress
 from petlbench.errors import RunError, UsageError
+from petlbench.prepare import downloads
+from petlbench.prepare.downloads import Progress
 from petlbench.prepare.examples import Example, Source
+from petlbench.prepare.verify import PARTS, WHOLE, Pictures
 from petlbench.store import write_text
 from petlbench.task import Task
-from petlbench.verify import PARTS, WHOLE, Pictures
 
 
 @dataclass

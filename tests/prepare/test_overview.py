@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from test_prebuilt import zipped
 
-from petlbench import data_sets, prepared
 from petlbench.errors import UsageError
+from petlbench.prepare import originals, overview
 from petlbench.prepare.examples import Example
 from petlbench.task import load_suite
+from prepare.test_copies import zipped
 
 CLI = Callable[..., Any]
 VTAB = load_suite("vtab-1k")
 
 
-def states(root: Path | None) -> dict[str, data_sets.State]:
-    return {each.task: each for each in data_sets.states(VTAB, root)}
+def states(root: Path | None) -> dict[str, overview.State]:
+    return {each.task: each for each in overview.states(VTAB, root)}
 
 
 def test_what_is_there(vtab_root: Path) -> None:
@@ -59,7 +59,7 @@ def test_every_suite_is_listed(cli: CLI, tmp_path: Path) -> None:
     for arguments in ((), ("--data-root", tmp_path)):
         done = cli("data", "list", *arguments)
         assert done.code == 0, done.err
-        for suite in data_sets.on_disk():
+        for suite in overview.on_disk():
             assert suite.name in done.out
         assert "diabetic_retinopathy" in done.out and "not stated" in done.out
 
@@ -84,13 +84,13 @@ def test_listing_needs_no_torch() -> None:
 
 def test_present(vtab_root: Path) -> None:
     def names(chosen: list[str] | None) -> list[str]:
-        return [task.name for task in data_sets.present(VTAB, chosen, vtab_root)]
+        return [task.name for task in overview.present(VTAB, chosen, vtab_root)]
 
     assert names(None) == ["cifar", "dtd"] and names(["dtd"]) == ["dtd"]
     with pytest.raises(UsageError, match=r"there is nothing of\n  svhn: no folder"):
         names(["dtd", "svhn"])
     with pytest.raises(UsageError, match=r"there is nothing of\n  cifar: no folder"):
-        data_sets.present(VTAB, None, vtab_root / "elsewhere")
+        overview.present(VTAB, None, vtab_root / "elsewhere")
 
 
 # The command line
@@ -206,7 +206,7 @@ def test_ctrl_c(cli: CLI, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(prepared, "prepare", interrupt)
+    monkeypatch.setattr(originals, "prepare", interrupt)
     done = cli("data", "prepare", "vtab-1k", "--raw", raw, "--data-root", "out")
     assert done.code == 130 and "What is finished is kept" in done.err
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_prepared import SIZES, TASKS, nothing_but_locks, picture
 
-from petlbench import prebuilt
 from petlbench.data import lists
 from petlbench.errors import UsageError
+from petlbench.prepare import copies
+from prepare.test_originals import SIZES, TASKS, nothing_but_locks, picture
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -40,7 +40,7 @@ def noah(base: Path, task: str = "count", suffix: str = "jpg") -> Path:
 
 def take(source: Path | str, root: Path, **options: Any) -> Any:
     options = {"tasks": TASKS[:1], "progress": lambda *_: None} | options
-    return prebuilt.take(options.pop("tasks"), str(source), root, **options)
+    return copies.take(options.pop("tasks"), str(source), root, **options)
 
 
 def manifest(root: Path, task: str = "count") -> Any:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from petlbench import archives
 from petlbench.errors import UsageError
+from petlbench.prepare import archives
 
 FILES = {"a/one.txt": b"1" * 3000, "a/b/two words.txt": os.urandom(5000), "three": b""}
 MODES = {".tar": "w", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
