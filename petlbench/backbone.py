@@ -356,9 +356,10 @@ class Backbone(nn.Module):
         """Keep frozen weights as autocast to `dtype` would cast them anew in every step.
 
         Only where nothing but a matrix product or convolution can read them: not what a method
-        has attached, and not a layer with sites in use, whose weight a method may compute with.
+        has attached, not a layer with sites in use, whose weight a method may compute with, and
+        not the head, which computes in full precision.
         """
-        for module in set(self.modules()) - attached_modules(self):
+        for module in set(self.modules()) - attached_modules(self) - set(self.head.modules()):
             used = len(getattr(module, "deltas", ())) or len(getattr(module, "weights", ()))
             plain = isinstance(module, (nn.Linear, nn.Conv2d)) and not used
             for parameter in module.parameters(recurse=False) if plain else ():

@@ -32,7 +32,7 @@ class Row:
     """One method; rates are those of the whole machine, FLOPs 2 per multiply-add."""
 
     method: str
-    training: float  # images per second and epoch
+    training: float  # images (of retrieval: captions) per second and epoch; 0: nothing trains
     testing: float  # images per second
     training_flops: float  # per second
     testing_flops: float
@@ -44,10 +44,10 @@ class Row:
     def cells(self) -> list[str]:
         return [
             self.method,
-            _three(self.training),
+            _three(self.training) if self.training else "–",
             _three(self.testing),
-            _three(self.training_flops / 1e9),
-            f"{self.training_flops / self.peak:.0%}",
+            _three(self.training_flops / 1e9) if self.training else "–",
+            f"{self.training_flops / self.peak:.0%}" if self.training else "–",
             _three(self.testing_flops / 1e9),
             f"{self.testing_flops / self.peak:.0%}",
             f"{self.latency:.2f} x{' (merged)' if self.merges else ''}",
@@ -76,7 +76,8 @@ def measure(plan: Plan, fresh: bool = False) -> Benchmark:
         rate, specs = rates[label], [spec for spec in plan.specs if spec.method.label == label]
         costs = [plan.seconds(spec, rate) for spec in specs]
         training_flops, testing_flops = speed.flops(specs[0])
-        training, testing = machine.jobs / rate.training, machine.jobs / rate.testing
+        training = machine.jobs / rate.training if rate.training else 0.0
+        testing = machine.jobs / rate.testing
         rows.append(
             Row(
                 label,

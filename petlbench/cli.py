@@ -562,10 +562,11 @@ def benchmark(options: argparse.Namespace) -> None:
     from rich.table import Table
 
     from petlbench import benchmark
-    from petlbench.task import suites
+    from petlbench.task import load_suite, suites
 
     console = _console()
-    for name in [options.suite] if options.suite or options.plan else suites():
+    declared = [name for name in suites() if load_suite(name).tasks]
+    for name in [options.suite] if options.suite or options.plan else declared:
         options.suite = name
         plan = _make_plan(options, sketch=True)
         with _status(f"measuring {plan.specs[0].backbone.name}, a few seconds per method"):

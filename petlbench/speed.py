@@ -313,23 +313,29 @@ def startup() -> float:
 def flops(spec: RunSpec) -> tuple[float, float]:
     """FLOPs (2 per multiply-add) per image: of a training step, and of a prediction.
 
-    Counted by PyTorch over one forward and backward pass of two images, matrix products and
-    convolutions only; what autograd does not compute is not counted.
+    Counted by PyTorch over the second of two epochs on two images (of retrieval: with a caption
+    each), matrix products and convolutions only; what autograd does not compute is not counted.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
     spec = replace(spec, backbone=weights.BackboneSpec(spec.backbone.name, weights.RANDOM))
-    spec = replace(spec, rules={**spec.rules, "precision": "fp32"})
-    model = experiment.prepare(spec, Machine("cpu")).train()
-    images = torch.zeros(2, 3, spec.rules["image_size"], spec.rules["image_size"])
-    stages = model.frozen_stages()
-    with torch.no_grad():
-        inputs = model.encode(images, stop=stages) if stages > 1 else images
-    with FlopCounterMode(display=False) as training:
-        model(inputs, stages if stages > 1 else 0).sum().backward()
-    with FlopCounterMode(display=False) as testing:
-        model.eval()(images)
-    return training.get_total_flops() / 2, testing.get_total_flops() / 2
+    changes = {"precision": "fp32", "warmup_epochs": 0, "batch_size": 2, "learning_rate": 1e-9}
+    spec = replace(spec, rules={**spec.rules, **changes})
+    problem, model = problems.load(spec.problem), experiment.prepare(spec, Machine("cpu"))
+    data = problem.imaginary(spec, 2)
+
+    def count(call: Callable[[], Any]) -> float:
+        with FlopCounterMode(display=False) as counter:
+            call()
+        return float(counter.get_total_flops())
+
+    def fit(epochs: int) -> float:
+        rules = {**spec.rules, "epochs": epochs}
+        return count(lambda: problem.fit(model, data, rules, spec.seed))
+
+    trains = any(p.requires_grad for p in model.parameters())
+    training = fit(2) - fit(1) if trains else 0.0
+    return training / 2, count(lambda: problem.outputs(model, data, spec.rules)) / 2
 
 
 def latency(spec: RunSpec, machine: Machine) -> float:
