@@ -280,7 +280,8 @@ def make(request: Request, sketch: bool = False) -> Plan:
         for name, names in _class_names(classifying, root, sketch).items():
             for seed in seeds:
                 members[name, seed] |= {"classes": "\n".join(names)}
-    # a checkpoint or an image size that does not fit: now, not in every run
+    # a crop, a checkpoint or an image size that does not fit: now, not in every run
+    _require_crop(rules)
     shape = weights.shape(backbone, rules["image_size"], **weights.options(rules))
     specs = [
         RunSpec(
@@ -331,6 +332,17 @@ def _trials(todo: Sequence[RunSpec], store: Store) -> dict[str, int]:
         if spec.search:
             first.setdefault((spec.method.label, spec.task), spec)
     return {spec.key: search.left(spec, store) for spec in first.values()}
+
+
+def _require_crop(rules: Mapping[str, Any]) -> None:
+    """Sizes of images that go together, in tests and under the augmentation."""
+    from petlbench.data import cache
+
+    cache.Geometry.of(dict(rules))
+    if rules["augmentation"] != "none":
+        from petlbench.data import augment  # its libraries take a second to import
+
+        augment.RECIPES[rules["augmentation"]](dict(rules))
 
 
 def _require(specs: Sequence[RunSpec], shape: Shape) -> None:

@@ -466,3 +466,9 @@ def test_a_damaged_record_is_run_again(small: dict[str, Any]) -> None:
     assert len(plan.make(Request(**small)).todo) == 1
     api.run(**small)
     assert Store(result.folder).load()[1] == []
+
+
+def test_crops_that_cannot_be_are_refused_before_anything_runs() -> None:
+    told = refusal(settings={"protocol.resize_to": 12})
+    assert "resize_to" in told and "image_size" in told
+    assert "must be larger" in refusal(settings={"protocol.augmentation": "crop-flip"})
