@@ -8,7 +8,7 @@ search_val_split by the task's metric. The winner is then trained on train_split
 
 What a sampler proposes depends on its seed and on the values of the trials before, so that a search
 is resumed by replaying the recorded ones. A trial that fails (training diverges, or settings do not
-go together) counts like the others and has no value; one that is drawn twice counts twice.
+go together) counts like the others and has no value.
 
 Rules after VPT (Jia et al., 2022; its released tune_vtab.py): judged at the last epoch, ties go to
 the smaller learning rate. One budget for all is the point of Gulrajani and Lopez-Paz (2021).
@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import random
 from collections.abc import Callable, Collection, Generator, Sequence
 from dataclasses import replace
@@ -188,11 +189,17 @@ def _seed(spec: RunSpec) -> int:
 
 
 def _random(space: Space, default: dict[str, Any], seed: int, trials: int) -> Proposals:
-    """Uniform draws. More trials have the same first ones."""
+    """Uniform draws, none twice while there are others. More trials have the same first ones."""
     draws = random.Random(seed)  # whose random() is the same in every version of Python
+    settings_there_are = math.prod(len(values) for values in space.values())
+    tried = [default]
     yield default
     while True:
-        yield {name: values[int(draws.random() * len(values))] for name, values in space.items()}
+        drawn = {name: values[int(draws.random() * len(values))] for name, values in space.items()}
+        if drawn in tried and len(tried) < settings_there_are:
+            continue
+        tried.append(drawn)
+        yield drawn
 
 
 def _tpe(space: Space, default: dict[str, Any], seed: int, trials: int) -> Proposals:

@@ -561,6 +561,18 @@ def test_tasks_are_drawn_differently() -> None:
     assert tried[0] != tried[1]
 
 
+def test_nothing_is_drawn_twice_while_there_is_something_else() -> None:
+    """Twenty settings of the linear probe: twenty trials try them all, more begin to repeat."""
+    space = {
+        "protocol.learning_rate": [1.0, 2.0, 3.0, 4.0, 5.0],
+        "protocol.weight_decay": [1, 2, 3, 4],
+    }
+    default = {"protocol.learning_rate": 3.0, "protocol.weight_decay": 2}
+    proposals = search._random(space, default, 0, 30)
+    found = [tuple(next(proposals).values()) for _ in range(30)]
+    assert found[0] == (3.0, 2) and len(set(found[:20])) == len(set(found)) == 20
+
+
 def test_draws_are_the_same_in_every_version() -> None:
     """Pinned: another draw would orphan the trials of every search that was interrupted."""
     found = [(t["config"], t["learning_rate"], t["weight_decay"]) for t in drawn(spec_of(trials=5))]
