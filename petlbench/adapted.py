@@ -16,6 +16,7 @@ from torch import Tensor
 from petlbench import api, experiment, protocol, weights
 from petlbench.backbone import Backbone, load_stored, stored_tensors
 from petlbench.data import cache, lists
+from petlbench.data.class_folders import IMAGES
 from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError, unknown
 from petlbench.evaluate import logits
@@ -26,8 +27,6 @@ from petlbench.store import Record, Store, write_bytes
 
 if TYPE_CHECKING:
     import pandas as pd
-
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from petlbench.adapted import IMAGES
 from petlbench.data import class_folders, labelled
 from petlbench.errors import UsageError
 
@@ -28,10 +27,6 @@ def refused(base: Path, *parts: str) -> None:
         class_folders.read(base)
     for part in parts:
         assert part in str(raised.value), (part, str(raised.value))
-
-
-def test_the_images_are_those_of_the_product() -> None:
-    assert class_folders.IMAGES == IMAGES
 
 
 def test_classes_are_folders_and_images_lie_anywhere_below(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petlbench.data import digest, lists, manifest
+from petlbench.data import ahead, digest, lists, manifest
 from petlbench.errors import UsageError
 from petlbench.task import load_suite
 
@@ -67,11 +67,11 @@ def turned(image: Image.Image) -> Image.Image:
 
 
 def test_results_come_in_order() -> None:
-    assert list(digest.in_order(lambda value: value * value, range(200))) == [
+    assert list(ahead.in_order(lambda value: value * value, range(200))) == [
         value * value for value in range(200)
     ]
     with pytest.raises(ZeroDivisionError):
-        list(digest.in_order(lambda value: 1 // (value - 7), range(200)))
+        list(ahead.in_order(lambda value: 1 // (value - 7), range(200)))
 
 
 def as_noah(folder: Path) -> None:

@@ -11,9 +11,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from filelock import FileLock
 from PIL import Image
 
 from petlbench import protocol
+from petlbench.data import ahead
 from petlbench.data.split import Split
 from petlbench.errors import UsageError
 
@@ -253,23 +252,13 @@ def _contents(
 
 
 def in_order(call: Callable[[int], T], count: int, threads: int) -> Generator[T, None, None]:
-    """What `call` makes of each image 0..count-1, in order; a few are ready ahead of the caller."""
-    Image.preinit()
-    Image.init()  # now: two threads that load formats at the same time can miss them
+    """What `call` makes of each image 0..count-1, in order; one core for each image."""
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads)
+    torch.set_num_threads(1)  # the pool's threads start with this
     try:
-        torch.set_num_threads(1)  # the pool's threads start with this: one core for each image
-        ahead: deque[Future[T]] = deque()
-        for index in range(count):
-            ahead.append(pool.submit(call, index))
-            if len(ahead) > 4 * threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:  # also after an error or Ctrl-C: what has been begun is finished, no more
+        yield from ahead.in_order(call, range(count), threads)
+    finally:
         torch.set_num_threads(before)
-        pool.shutdown(cancel_futures=True)
 
 
 def resized(image: Image.Image, geometry: Geometry) -> torch.Tensor:

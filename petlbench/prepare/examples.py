@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -80,6 +80,17 @@ def of_file(
     if not file.is_file():
         raise UsageError(f"no image {file}: extract the whole data set.")
     return Example(key, labels, lambda: decode(file, process), str(file))
+
+
+def by_class(
+    base: Path, classes: Sequence[str], needs: tuple[str, ...], homepage: str
+) -> dict[str, tuple[int, Path]]:
+    """`<class>/<class>_*.jpg` below `base`: TFDS key (class, underscore, name) -> label, file."""
+    return {
+        f"{name}_{file.name}": (label, file)
+        for label, name in enumerate(classes)
+        for file in present(base / name, needs, homepage).glob(f"{name}_*.jpg")
+    }
 
 
 def decode(file: Path, process: Callable[[Image.Image], Image.Image]) -> Image.Image:

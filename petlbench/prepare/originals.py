@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from petlbench.data import digest, manifest
+from petlbench.data import ahead, digest, manifest
 from petlbench.errors import RunError, UsageError
 from petlbench.prepare import downloads
 from petlbench.prepare.downloads import Progress
@@ -182,7 +182,7 @@ def _write(
         (folder / "images" / split).mkdir(parents=True)
         work = [(example, folder / name) for example, name in zip(its, names, strict=True)]
         digests: list[str] = []
-        for pixels in digest.in_order(_store, work):
+        for pixels in ahead.in_order(_store, work):
             digests.append(pixels)
             progress(f"{task.name} {split}", len(digests), len(its))
         made[split] = Pictures(labels, digests, names)

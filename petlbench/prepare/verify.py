@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from petlbench import protocol
-from petlbench.data import digest, manifest
+from petlbench.data import ahead, digest, manifest
 from petlbench.data.split import Split
 from petlbench.errors import RunError, UsageError
 from petlbench.prepare.downloads import Progress
@@ -85,7 +85,7 @@ def look(split: Split, what: str, report: Report, progress: Progress) -> Picture
             return error
 
     found: list[str | RunError] = []
-    for result in digest.in_order(one, range(len(split))):
+    for result in ahead.in_order(one, range(len(split))):
         found.append(result)
         progress(what, len(found), len(split))
     errors = [str(result) for result in found if isinstance(result, RunError)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from petlbench.prepare.examples import Download, Example, of_file, present
+from petlbench.prepare.examples import Download, Example, by_class, of_file
 from petlbench.prepare.order import select
 
 TASKS = ("eurosat",)
@@ -35,12 +35,7 @@ SLICES = {
 
 def splits(raw: Path) -> dict[str, list[Example]]:
     """Keys are like `Forest_Forest_687.jpg`: class, underscore, file name."""
-    base = raw / "2750"
-    found = {
-        f"{name}_{file.name}": (label, file)
-        for label, name in enumerate(CLASSES)
-        for file in present(base / name, NEEDS, HOMEPAGE).glob(f"{name}_*.jpg")
-    }
+    found = by_class(raw / "2750", CLASSES, NEEDS, HOMEPAGE)
 
     def example(split: str, key: str) -> Example:
         label, file = found[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from petlbench.prepare.examples import Download, Example, of_file, present
+from petlbench.prepare.examples import Download, Example, by_class, of_file
 from petlbench.prepare.order import select
 
 TASKS = ("resisc45",)
@@ -38,12 +38,7 @@ SLICES = {
 
 def splits(raw: Path) -> dict[str, list[Example]]:
     """Keys are like `palace_palace_207.jpg`: class, underscore, file name."""
-    base = raw / "NWPU-RESISC45"
-    found = {
-        f"{name}_{file.name}": (label, file)
-        for label, name in enumerate(CLASSES)
-        for file in present(base / name, NEEDS, HOMEPAGE).glob(f"{name}_*.jpg")
-    }
+    found = by_class(raw / "NWPU-RESISC45", CLASSES, NEEDS, HOMEPAGE)
 
     def example(split: str, key: str) -> Example:
         label, file = found[key]
