@@ -392,7 +392,8 @@ def test_a_crop_is_that_of_torchvision(
     assert np.array_equal(in_memory([image], geometry), expected[None].transpose(0, 3, 1, 2))
     torched = in_memory([image], dataclasses.replace(geometry, resize=f"{resize}-torch"))
     rounding = np.abs(torched[0].transpose(1, 2, 0).astype(int) - expected)
-    assert rounding.max() <= 3  # the order of rows and columns
+    # rows or columns first: each is rounded and clipped in between
+    assert rounding.mean() < 1 and rounding.max() <= 16
 
 
 @pytest.mark.parametrize("resize", ["bicubic-torch", "bilinear-torch"])
