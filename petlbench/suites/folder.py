@@ -71,5 +71,6 @@ SUITE = Suite(
     open_split=_open_split,
     discover=_discover,
     needs_data_root=True,
+    report=("balanced_accuracy", "macro_f1", "auroc"),
     tasks=(),
 )

@@ -148,5 +148,6 @@ SUITE = Suite(
     backbone="vit_base_patch16_224.orig_in21k",
     open_split=_open_split,
     needs_data_root=True,
+    report=("balanced_accuracy", "macro_f1", "auroc"),
     tasks=tuple(_task(dataset, percent) for percent in SHARES for dataset in DATASETS),
 )

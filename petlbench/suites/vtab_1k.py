@@ -28,11 +28,13 @@ CLASS_NAMES = {
 }
 
 
-def _task(name: str, group: str, classes: int, test: int, *aliases: str) -> Task:
+def _task(
+    name: str, group: str, classes: int, test: int, *aliases: str, ordinal: bool = False
+) -> Task:
     sizes = {"train800": 800, "val200": 200, "train800val200": 1000, "test": test}
     words = CLASS_NAMES.get(name, "").split()
     names = tuple(word.replace("_", " ") for word in words)
-    return Task(name, group, classes, sizes, aliases=aliases, class_names=names)
+    return Task(name, group, classes, sizes, aliases=aliases, class_names=names, ordinal=ordinal)
 
 
 def _open_split(task: Task, split: str, root: Path | None, seed: int) -> Split:
@@ -59,7 +61,7 @@ SUITE = Suite(
         _task("patch_camelyon", "Specialized", 2, 32_768),
         _task("eurosat", "Specialized", 10, 5_400),
         _task("resisc45", "Specialized", 45, 6_300),
-        _task("diabetic_retinopathy", "Specialized", 5, 42_670),
+        _task("diabetic_retinopathy", "Specialized", 5, 42_670, ordinal=True),
         _task("clevr_count", "Structured", 8, 15_000),
         _task("clevr_dist", "Structured", 6, 15_000),
         _task("dmlab", "Structured", 6, 22_735),
