@@ -427,7 +427,9 @@ def _list_tasks(options: argparse.Namespace) -> list[tuple[str, str]]:
     return [
         (
             task.name,
-            f"{name}, {task.group}, {task.classes} classes. {task.description}".rstrip(". "),
+            f"{name}, {task.group}, "
+            f"{f'{task.classes} classes' if task.classes else task.problem}. "
+            f"{task.description}".rstrip(". "),
         )
         for name in chosen
         for task in load_suite(name).tasks
