@@ -508,6 +508,8 @@ _PARAMETERS = (
 )
 _COUNTS = (*_PARAMETERS, "peak_bytes", "stored_bytes")
 
+_GAP = "Peek gap"  # the one column in which more is not better
+
 # Columns of one board: header, one score per row.
 Columns = list[tuple[str, list[Score | None]]]
 
@@ -586,7 +588,8 @@ def to_markdown(boards: Sequence[Leaderboard]) -> str:
             ["Method", *(_name(row) for row in board.rows)],
         ]
         columns += [
-            [header, *_texts(board, scores, "**{}**")] for header, scores in _columns(board)
+            [header, *_texts(board, scores, "{}" if header == _GAP else "**{}**")]
+            for header, scores in _columns(board)
         ]
         columns += [
             ["Params", *(_parameters(row) for row in board.rows)],
@@ -641,7 +644,10 @@ def _table(board: Leaderboard, columns: Columns) -> Table:
         table.add_column(escape(header.replace(" of ", " of\n")), justify="right", no_wrap=True)
     table.add_column("params", justify="right", no_wrap=True)
     table.add_column("train", justify="right", no_wrap=True)
-    texts = [_texts(board, scores, "[bold]{}[/]") for _, scores in columns]
+    texts = [
+        _texts(board, scores, "{}" if header == _GAP else "[bold]{}[/]")
+        for header, scores in columns
+    ]
     for i, row in enumerate(board.rows):
         table.add_row(
             str(row.rank or "–"),
@@ -732,7 +738,7 @@ def _further(board: Leaderboard) -> Columns:
         for name in board.report
     ]
     if any(row.peek_gap for row in board.rows):
-        columns.append(("Peek gap", [row.peek_gap for row in board.rows]))
+        columns.append((_GAP, [row.peek_gap for row in board.rows]))
     return columns
 
 
