@@ -35,7 +35,13 @@ RESUMED = {
     "run": " Finished runs are recorded; the same command goes on.",
     "data": " What is finished is kept; the same command goes on.",
 }
-PLOTS = ("params-vs-accuracy",)
+PLOTS = (
+    "params-vs-accuracy",
+    "accuracy-vs-shots",
+    "accuracy-vs-trials",
+    "default-vs-tuned",
+    "peek-gap",
+)
 FORMATS = ("table", "csv", "markdown", "json")
 
 
@@ -127,7 +133,7 @@ def make_parser() -> Parser:
     )
 
     plot = commands.add_parser("plot", help="draw what has been run")
-    plot.add_argument("kind", metavar="|".join(PLOTS))
+    plot.add_argument("kind", metavar="KIND", help=", ".join(PLOTS))
     _add_results(plot)
     plot.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help=".png, .pdf or .svg by extension"
@@ -533,7 +539,7 @@ def _boards(options: argparse.Namespace) -> list[Leaderboard]:
 def plot(options: argparse.Namespace) -> None:
     if options.kind not in PLOTS:
         raise unknown("plot", options.kind, PLOTS)
-    from petlbench import leaderboard
+    from petlbench import api, leaderboard
     from petlbench import plot as drawing
 
     chosen = _boards(options)
@@ -547,8 +553,9 @@ def plot(options: argparse.Namespace) -> None:
             f"{options.results} holds {len(chosen)} comparisons that must not share a plot:\n"
             f"{differ}\nChoose one:\n{names}"
         )
-    output = options.output or Path("params_vs_accuracy.png")
-    _save(lambda: drawing.params_vs_accuracy(chosen[0], output), output)
+    output = options.output or Path(f"{options.kind.replace('-', '_')}.png")
+    records = api.finished(options.results)
+    _save(lambda: drawing.draw(options.kind, chosen[0], records, output), output)
 
 
 def _save(write: Any, file: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 Array = NDArray[np.float64]
 
@@ -79,6 +80,21 @@ def label_points(
                 "", at[i], xytext=to, textcoords="offset points", arrowprops=arrow, zorder=3
             )
     return True
+
+
+def stack(at: Array, heights: Array, room: float) -> Array:
+    """Middles of names in one column, moved as little as keeps them apart (least squares).
+
+    Each is `heights` tall and would best be `at`; all stay within 0 and `room`, which must be at
+    least the sum of the heights. Equal ones keep their order from the top.
+    """
+    order = np.argsort(at[::-1], kind="stable")
+    order = len(at) - 1 - order  # from the bottom; the first of equal ones highest
+    below = np.cumsum(heights[order]) - heights[order] / 2  # the middles if pushed down to 0
+    moved = isotonic_regression(at[order] - below).x
+    placed = np.empty(len(at))
+    placed[order] = below + np.clip(moved, 0, room - heights.sum())
+    return placed
 
 
 def _place(
