@@ -542,7 +542,8 @@ def plot(options: argparse.Namespace) -> None:
     from petlbench import api, leaderboard
     from petlbench import plot as drawing
 
-    chosen = _boards(options)
+    records = api.finished(options.results)
+    chosen = drawing.candidates(options.kind, _boards(options), records)
     if len(chosen) > 1:
         differ = "\n".join(f"  {line}" for line in leaderboard.differences(chosen))
         names = "\n".join(
@@ -554,7 +555,6 @@ def plot(options: argparse.Namespace) -> None:
             f"{differ}\nChoose one:\n{names}"
         )
     output = options.output or Path(f"{options.kind.replace('-', '_')}.png")
-    records = api.finished(options.results)
     _save(lambda: drawing.draw(options.kind, chosen[0], records, output), output)
 
 

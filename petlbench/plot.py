@@ -694,3 +694,15 @@ FIGURES: Mapping[str, Callable[[Leaderboard, Sequence[Record]], Figure]] = {
     "default-vs-tuned": _default_vs_tuned,
     "peek-gap": _peek_gap,
 }
+
+# What a record must have to be drawn, where that is not a matter of course.
+NEEDS = {"accuracy-vs-trials": "search", "default-vs-tuned": "search", "peek-gap": "peek"}
+
+
+def candidates(
+    kind: str, boards: Sequence[Leaderboard], records: Sequence[Record]
+) -> list[Leaderboard]:
+    """The boards that have what the figure shows; all of them if none has."""
+    need = NEEDS.get(kind)
+    having = {r["fingerprint"] for r in records if need is None or need in r}
+    return [board for board in boards if board.fingerprint in having] or list(boards)

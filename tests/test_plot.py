@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import re
@@ -20,7 +21,7 @@ from matplotlib.text import Text
 from petlbench import cli as command_line
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Leaderboard, Row, Score, build
-from petlbench.plot import FIGURES, draw, params_vs_accuracy, pareto_front
+from petlbench.plot import FIGURES, candidates, draw, params_vs_accuracy, pareto_front
 
 
 def make_row(name: str, params: int, mean: float | None, std: float | None = 0.004) -> Row:
@@ -464,3 +465,11 @@ def test_the_command_draws_peeks(cli: CLI) -> None:
     assert Path("peek_gap.png").read_bytes().startswith(b"\x89PNG")
     cli("plot", "default-vs-tuned").refused("--search 20")
     cli("plot", "accuracy-vs-shots").refused("no amounts of training images")
+
+
+def test_only_comparisons_that_have_what_is_drawn_are_chosen_from() -> None:
+    plain, other = make_board(), dataclasses.replace(make_board(), fingerprint="ffffffffffff")
+    records = [{"fingerprint": plain.fingerprint}, {"fingerprint": "ffffffffffff", "peek": {}}]
+    assert candidates("peek-gap", [plain, other], records) == [other]
+    assert candidates("params-vs-accuracy", [plain, other], records) == [plain, other]
+    assert candidates("default-vs-tuned", [plain, other], records) == [plain, other]
