@@ -162,7 +162,7 @@ def make_parser() -> Parser:
         "--merge", action="store_true", help="a plain timm checkpoint (default: what was trained)"
     )
     export.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="default: KEY.safetensors, here"
+        "-o", "--output", type=Path, metavar="FILE", help="default: KEY[.merged].safetensors, here"
     )
     return parser
 
@@ -288,6 +288,9 @@ def _make_plan(options: argparse.Namespace, sketch: bool = False) -> Plan:
         settings[name.strip()] = value.strip()
     for name in ("image_size", "epochs", "precision"):
         if getattr(options, name) is not None:
+            if f"protocol.{name}" in settings:
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} and --set protocol.{name} say the same; give one.")
             settings[f"protocol.{name}"] = getattr(options, name)
     names = {field.name for field in dataclasses.fields(plan.Request)} - {"settings"}
     changes = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
@@ -455,7 +458,7 @@ def _list_protocols(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def _list_runs(options: argparse.Namespace) -> list[tuple[str, str]]:
-    from petlbench import api
+    from petlbench import api, leaderboard
     from petlbench.store import Store
 
     rows = []
@@ -467,7 +470,8 @@ def _list_runs(options: argparse.Namespace) -> list[tuple[str, str]]:
                 text = f"{spec['suite']} {spec['task']}, {spec['method']['label']}, "
                 text += f"seed {spec['seed']}, {spec['backbone']['name']}, "
                 text += f"{spec['protocol']['epochs']} epochs, comparison {record['fingerprint']}: "
-                text += f"{100 * test['correct'] / test['total']:.1f}%"
+                metric = test.get("metric", "accuracy")
+                text += f"{metric.replace('_', ' ')} {100 * leaderboard.metrics(test)[metric]:.1f}%"
                 rows.append((record["key"], text + ("" if kept else " (weights not kept)")))
     return rows
 
@@ -669,7 +673,8 @@ def export(options: argparse.Namespace) -> None:
     from petlbench.weights import EMBEDDED
 
     model = _load_adapted(options)
-    file = options.output or Path(f"{model.spec.key}.safetensors")
+    default = f"{model.spec.key}{'.merged' if options.merge else ''}.safetensors"
+    file = options.output or Path(default)
     adapted.export(model, file, options.merge)
     print(f"wrote {file}")
     if not options.merge:
@@ -684,8 +689,10 @@ def export(options: argparse.Namespace) -> None:
         )
     elif name == EMBEDDED:
         print(
-            "load it: timm.models.VisionTransformer(**petlbench.mini.ARCHITECTURE, "
-            f"num_classes={classes}, img_size={size}).load_state_dict(load_file({str(file)!r}))"
+            "load it: from timm.models import VisionTransformer; from safetensors.torch import "
+            "load_file; from petlbench.mini import ARCHITECTURE; model = VisionTransformer("
+            f"**ARCHITECTURE, num_classes={classes}, img_size={size}); "
+            f"model.load_state_dict(load_file({str(file)!r}))"
         )
     else:
         print("it holds the state dict of the model by open_clip, and head.* of a trained head")

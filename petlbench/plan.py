@@ -306,6 +306,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
     ]
     _require(specs, shape)
     store = Store(request.folder)
+    _refuse_other_data(store, specs)
     done = {spec.key: store.read(spec.key, request.report_peek) for spec in specs}
     todo = [spec for spec in specs if done[spec.key] is None]
     return Plan(
@@ -332,6 +333,20 @@ def _trials(todo: Sequence[RunSpec], store: Store) -> dict[str, int]:
         if spec.search:
             first.setdefault((spec.method.label, spec.task), spec)
     return {spec.key: search.left(spec, store) for spec in first.values()}
+
+
+def _refuse_other_data(store: Store, specs: Sequence[RunSpec]) -> None:
+    """Whose lists changed since they were recorded under the same fingerprint, before training."""
+    planned = {(spec.fingerprint, spec.task, spec.seed): spec for spec in specs}
+    for record in store.load()[0]:
+        told = record["spec"]
+        spec = planned.get((record["fingerprint"], told["task"], told["seed"]))
+        if spec and any(spec.members.get(n, m) != m for n, m in told["members"].items()):
+            raise UsageError(
+                f"the images of {spec.task}, or the lists of them, are not those of run "
+                f"{record['key']} in {store.folder}; numbers on different data do not go into one "
+                "comparison. Give another folder (--results DIR), or move the old records away."
+            )
 
 
 def _require_crop(rules: Mapping[str, Any]) -> None:

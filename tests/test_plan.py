@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import petlbench
 from petlbench import api, plan, speed
 from petlbench.errors import UsageError
 from petlbench.experiment import Machine
@@ -472,3 +473,36 @@ def test_crops_that_cannot_be_are_refused_before_anything_runs() -> None:
     told = refusal(settings={"protocol.resize_to": 12})
     assert "resize_to" in told and "image_size" in told
     assert "must be larger" in refusal(settings={"protocol.augmentation": "crop-flip"})
+
+
+def test_images_that_changed_since_they_were_recorded(
+    small: dict[str, Any], tmp_path: Path
+) -> None:
+    """Told before training, and not by a leaderboard that has two records of one run."""
+    from PIL import Image
+
+    for name, colour in (("cat", (200, 0, 0)), ("dog", (0, 0, 200))):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (8, 8), colour).save(tmp_path / "pets" / name / f"{number}.png")
+    request = small | {"suite": "folder", "tasks": None, "data_root": str(tmp_path / "pets")}
+    request |= {"backbone": "vit_mini", "seeds": 1}
+    first = petlbench.run(**request)
+    Image.new("RGB", (8, 8)).save(tmp_path / "pets" / "cat" / "more.png")
+    again = petlbench.run(**request)  # other images, another comparison
+    assert first.board and again.board and first.board.fingerprint != again.board.fingerprint
+    assert (again.failed, len(again.board.rows)) == (0, 1)
+
+    lists = tmp_path / "vtab" / "cifar"
+    (lists / "images").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(lists / "images" / "a.png")
+    for name, count in (("train800val200", 1000), ("test", 4)):
+        (lists / f"{name}.txt").write_text("images/a.png 0\n" * count)
+    request = small | {"suite": "vtab-1k", "tasks": ["cifar"], "data_root": str(lists.parent)}
+    request |= {"backbone": "vit_mini", "seeds": 1, "results": "results/vtab"}
+    petlbench.run(**request)
+    (lists / "test.txt").write_text("images/a.png 0\n" * 5)
+    with pytest.raises(
+        UsageError, match="the images of cifar, or the lists of them, are not those"
+    ):
+        petlbench.run(**request)
