@@ -45,7 +45,7 @@ def test_what_was_prepared_is_sound(root: Path) -> None:
         [],
         [],
         15,
-    )  # lists of ten of them stand twice
+    )
     assert report.verdict == "all as prepared (lossless)"
 
 
@@ -56,7 +56,7 @@ def test_without_a_manifest_it_is_the_layout(root: Path) -> None:
         [],
         [],
         15,
-    )  # lists of ten of them stand twice
+    )
     assert "no manifest" in report.verdict
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import CLI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -188,8 +189,9 @@ def test_maps_start_as_the_identity(data: Path) -> None:
     assert backbone.count_trained(plain) == (0, 0)
 
 
-def test_a_run_is_a_model_again(data: Path) -> None:
+def test_a_run_is_a_model_again(data: Path, cli: CLI) -> None:
     petlbench.run(**arguments(data, methods=["lora"]))
+    assert "mean recall" in cli("list", "runs", "--results", "results/r").out
     (record,) = Store("results/r").load()[0]
     adapted = load_adapted(record, results="results/r")
     assert adapted.model.image_features(torch.zeros(1, 3, 32, 32)).shape == (1, 24)
