@@ -35,6 +35,7 @@ class Adapted:
 
     spec: RunSpec
     model: Backbone
+    class_names: tuple[str, ...] = ()  # in the order of the labels, where they are known
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Images (N, 3, S, S) uint8 RGB, of the protocol's image size -> (N, classes)."""
@@ -44,7 +45,8 @@ class Adapted:
         return logits(self.model, pixels, normalise, rules["precision"] == "bf16")
 
     def predict(self, images: Sequence[Path | str]) -> pd.DataFrame:
-        """Files and folders of images -> one row each: file, class (from 0), probability.
+        """Files and folders of images -> one row each: file, class (from 0), probability, and the
+        name of the class where the task had names.
 
         Folders are searched for images, also below. Decoded and resized as the task's were.
         Raises UsageError if there is no image, RunError naming the file that cannot be decoded.
@@ -60,9 +62,12 @@ class Adapted:
         rules = self.spec.rules
         pixels = cache.decode(split, cache.Geometry.of(rules))
         probability, index = self.logits(torch.from_numpy(pixels)).softmax(1).max(1)
-        return pd.DataFrame(
+        found = pd.DataFrame(
             {"file": [str(f) for f in files], "class": index, "probability": probability}
         )
+        if self.class_names:
+            found["name"] = [self.class_names[number] for number in index.tolist()]
+        return found
 
     def merge(self) -> Adapted:
         """The same function as a plain backbone and head, in place: nothing is left attached.
@@ -104,7 +109,8 @@ def load_adapted(
     model = experiment.prepare(spec, machine)
     with safe_open(file, framework="pt", device="cpu") as stored:
         load_stored(model, {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-    return Adapted(spec, model.eval())
+        names = (stored.metadata() or {}).get("classes", "")
+    return Adapted(spec, model.eval(), tuple(names.split("\n")) if names else ())
 
 
 def export(adapted: Adapted, file: Path, merge: bool) -> None:
@@ -119,8 +125,9 @@ def export(adapted: Adapted, file: Path, merge: bool) -> None:
     model = adapted.merge().model if merge else adapted.model
     tensors = model.export() if merge else stored_tensors(model)
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    told = {"spec": json.dumps(adapted.spec.as_dict()), "classes": "\n".join(adapted.class_names)}
     try:
-        write_bytes(file, save(content, {"spec": json.dumps(adapted.spec.as_dict())}))
+        write_bytes(file, save(content, told))
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
 

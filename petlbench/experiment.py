@@ -223,7 +223,8 @@ def measure(
     if machine.keep == "all":
         kept = backbone.stored_tensors(model)
         tensors = {name: p.detach().cpu().contiguous() for name, p in kept.items()}
-        artifacts[".safetensors"] = save(tensors, {"spec": json.dumps(spec.as_dict())})
+        told = {"spec": json.dumps(spec.as_dict()), "classes": "\n".join(task.class_names)}
+        artifacts[".safetensors"] = save(tensors, told)
     return measured, artifacts
 
 

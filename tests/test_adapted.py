@@ -113,7 +113,7 @@ def test_predict(small: dict[str, Any], checkpoint: Path, cli: CLI) -> None:
     assert found["class"][0] == model.logits(pixels_of_test()[:1]).argmax()
     assert (found["probability"] > 0.1).all() and (found["probability"] <= 1).all()
     arguments = ["--run", record["key"], "--checkpoint", checkpoint, "images"]
-    assert cli("predict", *arguments).out.startswith("file,class,probability\nimages/b.png,")
+    assert cli("predict", *arguments).out.startswith("file,class,probability,name\nimages/b.png,")
     assert cli("predict", *arguments, "-o", "p.csv").code == 0
     assert Path("p.csv").read_text() == cli("predict", *arguments).out
     cli("predict", *arguments, "-o", "p.txt").refused("p.txt", ".csv")

@@ -111,7 +111,8 @@ def sides(data: Labelled) -> tuple[list[int], list[int]]:
     unseen = {data.labels[index] for index in test} - {data.labels[index] for index in training}
     if unseen:
         names = ", ".join(data.classes[label] for label in sorted(unseen))
-        raise UsageError(f"{data.base} has test images but no training images of: {names}.")
+        where = data.base.resolve()
+        raise UsageError(f"{where} has test images but no training images of: {names}.")
     return training, test
 
 
