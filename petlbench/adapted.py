@@ -109,8 +109,8 @@ def load_adapted(
     model = experiment.prepare(spec, machine)
     with safe_open(file, framework="pt", device="cpu") as stored:
         load_stored(model, {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-        names = (stored.metadata() or {}).get("classes", "")
-    return Adapted(spec, model.eval(), tuple(names.split("\n")) if names else ())
+        names = json.loads(stored.metadata()["spec"]).get("class_names", ())
+    return Adapted(spec, model.eval(), tuple(names))
 
 
 def export(adapted: Adapted, file: Path, merge: bool) -> None:
@@ -125,9 +125,9 @@ def export(adapted: Adapted, file: Path, merge: bool) -> None:
     model = adapted.merge().model if merge else adapted.model
     tensors = model.export() if merge else stored_tensors(model)
     content = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    told = {"spec": json.dumps(adapted.spec.as_dict()), "classes": "\n".join(adapted.class_names)}
+    told = adapted.spec.as_dict() | {"class_names": adapted.class_names}
     try:
-        write_bytes(file, save(content, told))
+        write_bytes(file, save(content, {"spec": json.dumps(told)}))
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
 
@@ -194,6 +194,7 @@ def _spec(
 ) -> RunSpec:
     """A spec as stored in a record, with what this machine must supply found and verified."""
     values = dict(values)
+    values.pop("class_names", None)  # for readers of the file
     rules = protocol.neutral() | values.pop("protocol")
     stored, backbone = dict(values.pop("method")), values.pop("backbone")
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]

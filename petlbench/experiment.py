@@ -223,8 +223,9 @@ def measure(
     if machine.keep == "all":
         kept = backbone.stored_tensors(model)
         tensors = {name: p.detach().cpu().contiguous() for name, p in kept.items()}
-        told = {"spec": json.dumps(spec.as_dict()), "classes": "\n".join(task.class_names)}
-        artifacts[".safetensors"] = save(tensors, told)
+        # one entry: safetensors writes several in any order
+        told = spec.as_dict() | {"class_names": task.class_names}
+        artifacts[".safetensors"] = save(tensors, {"spec": json.dumps(told)})
     return measured, artifacts
 
 
