@@ -26,7 +26,7 @@ from torch import Tensor
 from petlbench import __version__, backbone, problems, search, weights
 from petlbench.data import cache
 from petlbench.data.normalise import Normalise
-from petlbench.data.vault import Vault
+from petlbench.data.vault import Data, Vault
 from petlbench.errors import RunError, out_of_memory
 from petlbench.method import Batches
 from petlbench.spec import RunSpec
@@ -157,10 +157,11 @@ def measure(
         on_progress(f"epoch {epoch}/{rules['epochs']} loss {loss:.3f}")
         if machine.peek and epoch % max(1, rules["epochs"] // 10) == 0 and epoch < rules["epochs"]:
             with vault.opened():
-                test = vault.test()
-                found = problem.outputs(model, test, rules)
-                values = problem.score(found, test, spec.ordinal).metrics
-            looks.append({"epoch": epoch, metric: values[metric]})
+                looks.append({"epoch": epoch, metric: tested(vault.test()).metrics[metric]})
+
+    def tested(test: Data) -> problems.Outcome:
+        found = problem.outputs(model, test, rules)
+        return problem.score(found, test, spec.ordinal)  # type: ignore[no-any-return]
 
     with vault.seal(training):
         method = spec.method.build()
@@ -187,11 +188,10 @@ def measure(
     test = vault.test()
     on_progress(f"testing on {len(test)} images")
     begin = time.perf_counter()
-    outcome = problem.score(problem.outputs(model, test, rules), test, spec.ordinal)
+    outcome = tested(test)
     test_seconds = time.perf_counter() - begin
     measured = {
         "test": outcome.as_dict(metric),
-        "targets": {} if spec.sealed_splits else _targets(model, vault, rules, metric),
         "parameters": {"trainable": trainable, "head": head},
         "checkpoint_keys_left_out": model.left_out,
         "stored_bytes": method.stored_bytes(backbone.stored_tensors(model)),
@@ -213,8 +213,8 @@ def measure(
     if machine.peek:
         curve = [*looks, {"epoch": rules["epochs"], metric: outcome.metrics[metric]}]
         measured["peek"] = {"metric": metric, "curve": curve, "best": max(c[metric] for c in curve)}
-    if not measured["targets"]:
-        del measured["targets"]
+    if task.targets and not spec.sealed_splits:
+        measured["targets"] = _targets(model, vault, rules, metric)
     artifacts = {}
     if machine.keep in ("all", "predictions"):
         buffer = io.BytesIO()

@@ -122,7 +122,8 @@ def neutral() -> dict[str, Any]:
 
 def said(rules: dict[str, Any]) -> dict[str, Any]:
     """The rules without those that change nothing: what a fingerprint is made of."""
-    return {name: value for name, value in rules.items() if neutral().get(name) != value}
+    silent = neutral()
+    return {name: value for name, value in rules.items() if silent.get(name) != value}
 
 
 def names() -> dict[str, str]:

@@ -470,8 +470,12 @@ class CLIP(Backbone):
         return F.normalize(self.head.text(features.to(self.scale.device)), dim=-1)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """(B, N) on the CPU, cut behind the longest text: causal attention does not look there."""
-        tokens: Tensor = self.tokenizer(list(texts))
+        """Texts -> (B, N) on the CPU."""
+        return self.cut(self.tokenizer(list(texts)))
+
+    @staticmethod
+    def cut(tokens: Tensor) -> Tensor:
+        """Without what is behind the longest text: causal attention does not look there."""
         return tokens[:, : int(tokens.argmax(1).max()) + 1]
 
     @property

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from petlbench.data import lists
+from petlbench.data import folders, lists
 from petlbench.data.split import Split
 from petlbench.errors import UsageError
 
@@ -59,11 +59,7 @@ def open_split(root: Path | None, folder: str, split: str) -> Split:
     UsageError for what is missing or wrong, naming file and line (or entry), and for an image
     that is in two parts of the data.
     """
-    if root is None:
-        raise UsageError(
-            "this suite reads images and captions from disk: give --data-root DIR or set "
-            "PETLBENCH_DATA."
-        )
+    root = folders.given(root)
     if split not in SPLITS:
         raise UsageError(f"{folder} has no split {split!r}; it has {', '.join(SPLITS)}.")
     base = root / folder
@@ -92,9 +88,7 @@ def open_split(root: Path | None, folder: str, split: str) -> Split:
         "captions": len(texts),
         "left_out_without_captions": len(listed) - len(items),
     }
-    return replace(
-        opened, describe=described, files=files, texts=texts, owners=owners.astype(np.int64)
-    )
+    return replace(opened, describe=described, texts=texts, owners=owners.astype(np.int64))
 
 
 # -- formats --------------------------------------------------------------------------------------

@@ -65,7 +65,6 @@ def open_split(
     split = lists.of_files(part, files, labels, digest)
     return replace(
         split,
-        files=files,
         groups=[data.groups[index] for index in chosen] if data.groups else (),
         describe={**split.describe, "layout": data.layout, "split": rule(data), **(describe or {})},
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from petlbench.data import manifest
+from petlbench.data import folders, manifest
 from petlbench.data.split import Split
 from petlbench.errors import RunError, UsageError
 
@@ -29,11 +29,7 @@ def open_split(
 
     Raises UsageError naming the missing folder or file, or the line and what is wrong with it.
     """
-    if root is None:
-        raise UsageError(
-            "this suite reads images from disk: give --data-root DIR or set PETLBENCH_DATA."
-        )
-    base = root / folder
+    base = folders.given(root) / folder
     if not base.is_dir():
         raise UsageError(f"no folder {base}")
     opened = read(base / f"{split}.txt", base, split, classes, expected)

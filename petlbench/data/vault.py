@@ -63,6 +63,7 @@ class Vault:
         self.geometry = cache.Geometry.of(spec.rules)
         self.on_progress, self.workers = on_progress, workers
         self.reads: Counter[str] = Counter()
+        self.lists: dict[str, Split] = {}
         self.sealed = False
 
     def training(self) -> Data:
@@ -110,10 +111,14 @@ class Vault:
             _shut.update(shut)
 
     def _open(self, name: str) -> Split:
+        """The list of a split, read once; images are looked at anew whenever they are asked for."""
+        if name in self.lists:
+            return self.lists[name]
         split = self.suite.open_split(self.task, name, self.root, self.spec.seed)
         if split.members != self.spec.members.get(name, split.members):
             where = f"{self.task.name}/{name}"
             raise RunError(f"the list of {where} changed since the run was planned.")
+        self.lists[name] = split
         return split
 
     def _read(self, name: str) -> Data:

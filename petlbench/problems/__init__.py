@@ -17,13 +17,9 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from petlbench.errors import unknown
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -42,11 +38,11 @@ class Outcome:
     total: int  # of what the metrics are means over
     metrics: Mapping[str, float]
     correct: int | None = None  # where there is such a thing
-    arrays: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)  # kept beside a record
+    arrays: Mapping[str, Any] = field(default_factory=dict)  # of NumPy, kept beside a record
 
     def as_dict(self, metric: str) -> dict[str, Any]:
         """As stored in a record; `metric` is the one that ranks."""
-        counts = {"total": self.total} if self.correct is None else {"correct": self.correct}
+        counts = {} if self.correct is None else {"correct": self.correct}
         return {**counts, "total": self.total, "metric": metric, "metrics": dict(self.metrics)}
 
 

@@ -32,10 +32,7 @@ from petlbench.problems._feed import feed, of
 from petlbench.spec import RunSpec
 from petlbench.train import train
 
-METRICS = (
-    *("mean_recall", "i2t_r1", "i2t_r5", "i2t_r10"),
-    *("t2i_r1", "t2i_r5", "t2i_r10"),
-)
+METRICS = recall.METRICS
 
 
 def require(method: Method, spec: RunSpec, parameters: int) -> None:
@@ -77,8 +74,7 @@ def fit(
             with bf16:
                 of_images = model.image_features(images, start)
                 if known is None:
-                    some = tokens[chosen]
-                    of_texts = model.text_features(some[:, : int(some.argmax(1).max()) + 1])
+                    of_texts = model.text_features(model.cut(tokens[chosen]))
                 else:
                     of_texts = known[of(chosen, known)]
             own = owners[chosen].to(device)
@@ -127,7 +123,7 @@ def score(
     of_images, of_texts = recall.ranks(*found, owners)
     return Outcome(
         total=len(data),
-        metrics=recall.recall(*found, owners),
+        metrics=recall.of_ranks(of_images, of_texts),
         arrays={
             "text_rank_of_image": of_images.numpy().astype(np.int32),
             "image_rank_of_text": of_texts.numpy().astype(np.int32),
