@@ -1,0 +1,266 @@
+"""What commands share: arguments, what they choose, and how a command speaks and writes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from petlbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from petlbench.leaderboard import Leaderboard
+    from petlbench.plan import Plan
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose errors are told like all others, and whose options are typed in full."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options | {"allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        if "unrecognized arguments" in message:
+            message += ". Lists take commas (--methods lora,linear), files and folders an option"
+        raise UsageError(f"{message}.\nSee: {self.prog} --help")
+
+
+# Arguments
+
+
+def names(text: str) -> list[str]:
+    """Of an argument A,B."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def whole(text: str) -> int:
+    """Of an argument N."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a whole number (3 seeds are the seeds 0, 1 and 2)"
+        ) from None
+
+
+def add_output(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
+
+
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Which comparison is read; `boards` finds it."""
+    parser.add_argument("--results", default="results", metavar="DIR", help="default: results")
+    parser.add_argument("--fingerprint", help="only the comparison with this fingerprint")
+
+
+def boards(options: argparse.Namespace) -> list[Leaderboard]:
+    """Of the comparisons that `add_results` asks for; what cannot be read is told."""
+    from petlbench import api
+
+    found, problems = api.boards(options.results, getattr(options, "metric", None))
+    for problem in problems:
+        print(f"petlbench: {problem}", file=sys.stderr)
+    return api.select(found, options.fingerprint)
+
+
+def add_adapted(parser: argparse.ArgumentParser) -> None:
+    """Which finished run is used; `load_adapted` makes its model."""
+    add = parser.add_argument
+    text = "a run's key or its first digits (petlbench list runs), or a stored .safetensors"
+    add("--run", required=True, metavar="KEY", help=text)
+    add("--results", default="results", metavar="DIR", help="where the run is (default: results)")
+    add("--checkpoint", metavar="FILE", help="the backbone's, if the run was given one")
+    add("--method", metavar="FILE", help="the method's file, if it is your own")
+    add("--device", default="cpu", metavar="D", help="cpu (default) or cuda")
+
+
+def load_adapted(options: argparse.Namespace) -> Any:
+    from petlbench.adapted import load_adapted
+
+    return load_adapted(
+        options.run, options.results, options.checkpoint, options.method, options.device
+    )
+
+
+def add_request(parser: argparse.ArgumentParser, suite: str = "mini") -> None:
+    """What is to be run; `make_plan` plans it. `suite` is told as the default."""
+    add = parser.add_argument
+    add(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="a TOML file: suite, methods, seeds, ..., [settings]",
+    )
+    add("--suite", help=f"default: {suite}")
+    add("--tasks", type=names, metavar="A,B", help="default: all of the suite")
+    add("--methods", type=names, metavar="A,B", help="names or ./file.py")
+    add(
+        "--preset",
+        action="extend",
+        type=names,
+        dest="presets",
+        metavar="A,B",
+        help="settings per task: convpass.released, or ./convpass.mine.toml",
+    )
+    add("--backbone", metavar="NAME", help="a timm model or clip:NAME (default: the suite's)")
+    add("--checkpoint", metavar="FILE", help=".safetensors, .npz, .pth, .pt, or: random")
+    add("--data-root", metavar="DIR", help="where the datasets lie (or set PETLBENCH_DATA)")
+    add("--protocol", metavar="NAME", help="a name or ./file.toml (default: the suite's)")
+    add("--seeds", type=whole, metavar="N", help="run seeds 0..N-1")
+    text = "choose settings by N trials for every method and task, on validation images"
+    add("--search", type=whole, metavar="N", help=text)
+    add("--sampler", metavar="S", help="of a search: random (default) or tpe")
+    add("--image-size", metavar="PX", help="short for --set protocol.image_size=PX")
+    add("--epochs", metavar="N", help="short for --set protocol.epochs=N")
+    add("--precision", metavar="P", help="short for --set protocol.precision=P: auto, fp32 or bf16")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="X.Y=Z",
+        help="a setting of a method or of the protocol: convpass.scale=0.1",
+    )
+    add("--results", metavar="DIR", help="default: results/<suite>")
+    add("--device", metavar="D", help="auto, cpu, cuda or mps")
+    add("--jobs", type=whole, metavar="N", help="runs at a time (default: what fits)")
+    add("--threads", type=whole, metavar="N", help="CPU threads per run")
+    add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
+    flag: dict[str, Any] = {"action": "store_true", "default": None}
+    add("--recompute", **flag, help="activations twice: less memory, same result, slower")
+    add("--compile", **flag, help="torch.compile: a minute more at the start of every process")
+    text = "show the test accuracy over training too; it chooses nothing, and the record says so"
+    add("--report-peek", **flag, help=text)
+    add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
+
+
+def add_fresh(parser: argparse.ArgumentParser) -> None:
+    text = "measure again what this machine remembers of its speed"
+    parser.add_argument("--fresh", action="store_true", help=text)
+
+
+def make_plan(options: argparse.Namespace, sketch: bool = False) -> Plan:
+    from petlbench import plan
+
+    settings: dict[str, Any] = {}
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals or "." not in name:
+            raise UsageError(
+                f"--set {text}: write it as METHOD.SETTING=VALUE, as in --set convpass.scale=0.1"
+            )
+        settings[name.strip()] = value.strip()
+    for name in ("image_size", "epochs", "precision"):
+        if getattr(options, name) is not None:
+            if f"protocol.{name}" in settings:
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} and --set protocol.{name} say the same; give one.")
+            settings[f"protocol.{name}"] = getattr(options, name)
+    fields = {field.name for field in dataclasses.fields(plan.Request)} - {"settings"}
+    changes = {n: getattr(options, n) for n in fields if getattr(options, n) is not None}
+    if settings:
+        changes["settings"] = settings
+    if options.plan:
+        return plan.make(plan.request_from_file(options.plan, changes), sketch)
+    return plan.make(plan.Request(**changes), sketch)
+
+
+def print_plan(plan: Plan, measure: bool = False, fresh: bool = False) -> None:
+    """What is done, what is to go, how, and for how long; `measure` where no speed is known."""
+    from petlbench.benchmark import duration, manner
+
+    first, done = plan.specs[0], len(plan.specs) - len(plan.todo)
+    failed = f" ({plan.failed} failed before)" if plan.failed else ""
+    with status("measuring how fast the methods are here", measure):
+        wall, source = plan.wall_seconds(measure, fresh)
+    say(
+        f"{first.suite}: {len(plan.specs)} runs, {done} done, {len(plan.todo)} to go{failed}",
+        f"backbone {first.backbone.name} ({first.backbone.checkpoint[:12]}), protocol "
+        f"{first.protocol}, fingerprint {first.fingerprint}",
+    )
+    if plan.todo:
+        told = f"{duration(wall)}, from {source}" if wall else "see petlbench plan"
+        say(f"{manner(plan)}; results in {plan.store.folder}", f"estimated time: {told}")
+    say(*plan.notes)
+
+
+# Speaking and writing
+
+
+def say(*lines: str) -> None:
+    """On the screen as they are and at once, also into a pipe."""
+    for line in lines:
+        print(line, flush=True)
+
+
+def console() -> Console:
+    """For tables."""
+    from rich.console import Console
+
+    class Quiet(Console):
+        def on_broken_pipe(self) -> None:  # `petlbench plan | head` ends quietly, see cli.main
+            raise BrokenPipeError
+
+    # a pipe has no width: do not let the table wrap at 80 columns there
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 120)
+    return Quiet(width=width)
+
+
+def status(text: str, show: bool = True) -> AbstractContextManager[Any]:
+    """A spinner on standard error while something takes seconds; silent in a pipe."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(text) if show else nullcontext()
+
+
+@contextmanager
+def bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each thing that is being done, called with (what, done, total)."""
+    from rich import progress
+    from rich.console import Console
+
+    columns = progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
+    text = progress.TextColumn("{task.description}", markup=False)
+    console = Console(stderr=True)
+    shown: dict[str, progress.TaskID] = {}
+    with progress.Progress(
+        text, *columns, console=console, disable=not sys.stderr.isatty()
+    ) as display:
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in shown:
+                shown[what] = display.add_task(what, total=total)
+            display.update(shown[what], completed=done, total=total)
+            if done >= total:
+                display.remove_task(shown.pop(what))
+
+        yield show
+
+
+def save(write: Callable[[], object], file: Path) -> None:
+    """`write` the file, and say so.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        write()
+    except OSError as error:
+        raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
+    print(f"wrote {file}")
+
+
+def output(text: str, file: Path | None) -> None:
+    """To the file of `--output`, or to the screen."""
+    from petlbench.store import write_text
+
+    if file is None:
+        print(text, end="" if text.endswith("\n") else "\n")
+    else:
+        save(lambda: write_text(file, text), file)
