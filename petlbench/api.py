@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import leaderboard
+from petlbench import leaderboard, results
+from petlbench.results import folders as folders
 from petlbench.store import Record, Store, write_text
 
 if TYPE_CHECKING:
@@ -87,34 +88,8 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
 def board_of(store: Store, fingerprint: str, suite: str) -> leaderboard.Leaderboard | None:
     """The leaderboard of one fingerprint; None while nothing of it has finished."""
     records = [r for r in store.load()[0] if r.get("fingerprint") == fingerprint]
-    boards = leaderboard.build(records, **view(suite))
+    boards = leaderboard.build(records, **results.view(suite))
     return boards[0] if boards else None
-
-
-def view(suite: str) -> dict[str, Any]:
-    """How a leaderboard of that suite is made: order of tasks, what ranks, further columns."""
-    from petlbench.task import load_suite, suites
-
-    if suite not in suites():
-        return {}
-    found = load_suite(suite)
-    order = [name for t in found.tasks for name in (t.name, *(each.name for each in t.targets))]
-    return {"task_order": order, "ranking": found.ranking, "report": found.report}
-
-
-def folders(folder: Path | str) -> list[Path]:
-    """The results folders at or right below `folder`; refuses a place without any."""
-    from petlbench.errors import UsageError
-
-    folder = Path(folder).expanduser()
-    found = [each for each in (folder, *sorted(folder.glob("*/"))) if (each / "records").is_dir()]
-    found = [each for each in found if any(each.glob("*/*.json"))]
-    if not found:
-        raise UsageError(
-            f"no results in {folder}: run something first (petlbench run), or say where they "
-            "are: --results DIR."
-        )
-    return found
 
 
 def boards(
@@ -124,14 +99,8 @@ def boards(
 
     `metric`: another one than the tasks' own.
     """
-    boards, problems = [], []
-    for each in folders(folder):
-        found, trouble = Store(each).load()
-        for suite in dict.fromkeys(record["spec"]["suite"] for record in found):
-            of_suite = [record for record in found if record["spec"]["suite"] == suite]
-            boards += leaderboard.build(of_suite, metric=metric, **view(suite))
-        problems += trouble
-    return boards, problems
+    found, problems = results.load(folder, metric)
+    return [each.board for each in found], problems
 
 
 def load_results(folder: Path | str = "results") -> pd.DataFrame:

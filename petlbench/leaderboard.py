@@ -86,6 +86,7 @@ class Row:
     ranking: Score | None = None  # what ranks: one of the above
     metrics: Mapping[str, Score] = field(default_factory=dict)  # mean of tasks of every metric
     peek_gap: Score | None = None  # mean of tasks
+    runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task -> keys of its cell
 
 
 @dataclass(frozen=True)
@@ -118,19 +119,18 @@ def build(
     report: tuple[str, ...] = (),
     metric: str | None = None,
 ) -> list[Leaderboard]:
-    """One leaderboard per suite, fingerprint and backbone; the one with most records first.
+    """One leaderboard per suite, fingerprint and backbone; the one with most records first."""
+    return [rank(each, task_order, ranking, report, metric) for each in comparable(records)]
 
-    Groups and tasks come in `task_order`, what it does not name last and by the alphabet: files
-    are named by hashes, so the order of records says nothing and does not matter. `ranking` is
-    "mean of groups", "mean of tasks" or a group; `metric` one that is not the tasks' own.
-    """
+
+def comparable(records: Iterable[Record]) -> list[list[Record]]:
+    """Records that one board may hold together, the largest group first."""
     boards: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         spec = record["spec"]
         backbone = json.dumps(spec["backbone"], sort_keys=True)
         boards[spec["suite"], record["fingerprint"], backbone].append(record)
-    ordered = sorted(boards.items(), key=lambda item: (-len(item[1]), item[0]))
-    return [_board(board, task_order, ranking, report, metric) for _, board in ordered]
+    return [each for _, each in sorted(boards.items(), key=lambda item: (-len(item[1]), item[0]))]
 
 
 def tested(record: Record) -> list[Record]:
@@ -143,13 +143,19 @@ def tested(record: Record) -> list[Record]:
     return found
 
 
-def _board(
-    runs_made: list[Record],
-    task_order: Sequence[str],
-    ranking: str,
-    report: tuple[str, ...],
-    metric: str | None,
+def rank(
+    runs_made: Sequence[Record],
+    task_order: Sequence[str] = (),
+    ranking: str = "mean of groups",
+    report: tuple[str, ...] = (),
+    metric: str | None = None,
 ) -> Leaderboard:
+    """The board of `comparable` records.
+
+    Groups and tasks come in `task_order`, what it does not name last and by the alphabet: files
+    are named by hashes, so the order of records says nothing and does not matter. `ranking` is
+    "mean of groups", "mean of tasks" or a group; `metric` one that is not the tasks' own.
+    """
     records = [each for record in runs_made for each in tested(record)]
     # method -> (task, seed) -> record; sorted, so that a finished run comes before a failed one
     methods: defaultdict[tuple[str, str | None], dict[tuple[str, int], Record]] = defaultdict(dict)
@@ -347,6 +353,10 @@ def _row(
         ranking=(scores | by_group).get(ranking),
         metrics={name: found for name, found in of_metrics.items() if found},
         peek_gap=score([peeked], _peek_gap) if used and peeked else None,
+        runs={
+            task: tuple(done[task][seed]["key"] for seed in (common if complete else done[task]))
+            for task in tasks
+        },
     )
 
 

@@ -1,0 +1,95 @@
+"""One comparison as it lies on disk: its board, the records behind it, and what they predicted."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petlbench import leaderboard
+from petlbench.errors import UsageError
+from petlbench.leaderboard import Leaderboard, Row
+from petlbench.store import Record, Store
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Results:
+    """What tables, statistics, plots and the report are made of."""
+
+    board: Leaderboard
+    records: Mapping[str, Record]  # key -> record, finished or failed
+    store: Store
+
+    def of(self, row: Row) -> list[Record]:
+        """The records that the cells of a row are means of, each run once, in the order of keys."""
+        keys = sorted({key for cell in row.runs.values() for key in cell})
+        return [self.records[key] for key in keys]
+
+    def predictions(self, key: str, task: str) -> dict[str, NDArray[Any]] | None:
+        """What a run said about the test set of `task`, by name; None if that was not kept.
+
+        Of classification `predictions` and `labels`, both (N,); of retrieval the ranks of every
+        query. A file that cannot be read is a UsageError: it is not the same as none.
+        """
+        import numpy as np
+
+        if self.records[key]["spec"]["task"] != task:  # one of several sets: not kept
+            return None
+        file = self.store.artifacts / f"{key}.predictions.npz"
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise UsageError(
+                f"{file} cannot be read ({error}). Move it away to go on without it."
+            ) from error
+
+
+def folders(folder: Path | str) -> list[Path]:
+    """The results folders at or right below `folder`; refuses a place without any."""
+    folder = Path(folder).expanduser()
+    found = [each for each in (folder, *sorted(folder.glob("*/"))) if (each / "records").is_dir()]
+    found = [each for each in found if any(each.glob("*/*.json"))]
+    if not found:
+        raise UsageError(
+            f"no results in {folder}: run something first (petlbench run), or say where they "
+            "are: --results DIR."
+        )
+    return found
+
+
+def load(folder: Path | str, metric: str | None = None) -> tuple[list[Results], list[str]]:
+    """Every comparison at or right below `folder`, and a sentence for each file left out.
+
+    `metric`: another one than the tasks' own.
+    """
+    found, problems = [], []
+    for each in folders(folder):
+        store = Store(each)
+        records, trouble = store.load()
+        problems += trouble
+        for suite in dict.fromkeys(record["spec"]["suite"] for record in records):
+            how = view(suite)
+            of_suite = [record for record in records if record["spec"]["suite"] == suite]
+            for group in leaderboard.comparable(of_suite):
+                board = leaderboard.rank(group, metric=metric, **how)
+                found.append(Results(board, {record["key"]: record for record in group}, store))
+    return found, problems
+
+
+def view(suite: str) -> dict[str, Any]:
+    """How a leaderboard of that suite is made: order of tasks, what ranks, further columns."""
+    from petlbench.task import load_suite, suites
+
+    if suite not in suites():
+        return {}
+    found = load_suite(suite)
+    order = [name for t in found.tasks for name in (t.name, *(each.name for each in t.targets))]
+    return {"task_order": order, "ranking": found.ranking, "report": found.report}
