@@ -56,10 +56,15 @@ class MixedData(UsageError, ValueError):
 
 @dataclass(frozen=True)
 class Score:
-    """A metric in [0, 1]: mean over seeds, sample standard deviation (None with one seed)."""
+    """A metric in [0, 1]: mean over seeds, sample standard deviation (None with one seed).
+
+    `low` and `high` bound its 95% interval; None before `statistics.judge` has looked.
+    """
 
     mean: float
     std: float | None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ class Row:
     metrics: Mapping[str, Score] = field(default_factory=dict)  # mean of tasks of every metric
     peek_gap: Score | None = None  # mean of tasks
     runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task -> keys of its cell
+    letters: str = ""  # rows that share one cannot be told apart; none before statistics.judge
+    as_good_as_best: bool | None = None  # cannot be told from the best row
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,7 @@ class Leaderboard:
     ranking: str = "mean of groups"  # what ranks
     metric: str = "accuracy"  # what the cells are
     report: tuple[str, ...] = ()  # further metrics worth a column
+    judged: str = ""  # how intervals and letters were made, in words
 
     @property
     def tasks(self) -> tuple[str, ...]:
