@@ -1,0 +1,34 @@
+"""show what `run` with the same arguments would do, and how long it would take"""
+
+from __future__ import annotations
+
+import argparse
+
+from petlbench.commands import _shared as shared
+
+ORDER = 20
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    shared.add_request(parser)
+    shared.add_fresh(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    plan = shared.make_plan(options)
+    shared.print_plan(plan, measure=True, fresh=options.fresh)
+    todo = {spec.key for spec in plan.todo}
+    tasks = list(dict.fromkeys(spec.task for spec in plan.specs))
+    table = Table(title="runs done / all", title_justify="left")
+    for column in ("method", *tasks):
+        table.add_column(column)
+    for label in dict.fromkeys(spec.method.label for spec in plan.specs):
+        cells = []
+        for task in tasks:
+            keys = [s.key for s in plan.specs if s.method.label == label and s.task == task]
+            cells.append(f"{sum(key not in todo for key in keys)} / {len(keys)}")
+        table.add_row(escape(label), *cells)
+    shared.console().print(table)
