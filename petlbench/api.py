@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import leaderboard, results
+from petlbench import formats, leaderboard, results
 from petlbench.results import folders as folders
 from petlbench.store import Record, Store, write_text
 
@@ -29,7 +29,9 @@ class Comparison:
 
     def frame(self) -> pd.DataFrame:
         """One row per method (see `petlbench leaderboard`)."""
-        return leaderboard.to_frame([self.board] if self.board else [])
+        from petlbench.formats.csv import to_frame
+
+        return to_frame([self.board] if self.board else [])
 
 
 def run(*, progress: bool | None = None, **request: Any) -> Comparison:
@@ -70,7 +72,7 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     if board is not None:
         files.append(store.folder / "leaderboard.csv")
         try:
-            write_text(files[-1], leaderboard.to_csv([board]))
+            write_text(files[-1], formats.write([board], "csv"))
         except OSError as error:
             raise UsageError(
                 f"cannot write {files[-1]}: {error.strerror or error}. The runs are safe: "

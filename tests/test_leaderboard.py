@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import itertools
-import json
 import random
 import statistics
 import subprocess
@@ -16,9 +14,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.console import Console
 
+from petlbench import formats
 from petlbench.errors import UsageError
+from petlbench.formats.csv import to_frame
 from petlbench.leaderboard import (
     DuplicateRuns,
     Leaderboard,
@@ -27,11 +26,6 @@ from petlbench.leaderboard import (
     build,
     compact,
     differences,
-    print_table,
-    to_csv,
-    to_frame,
-    to_json,
-    to_markdown,
 )
 
 GROUPS = {"digits": "Natural", "fashion": "Natural", "count": "Structured"}
@@ -147,7 +141,9 @@ def test_order_of_records_does_not_matter(rng: random.Random, order: tuple[str, 
     records += [*full("mine", 50, source="b" * 64), record("ssf", error="NonFiniteLoss")]
     records += full("lora", fingerprint="ffff")
     shuffled = rng.sample(records, len(records))
-    assert to_json(build(shuffled, order)) == to_json(build(records, order))
+    assert formats.write(build(shuffled, order), "json") == formats.write(
+        build(records, order), "json"
+    )
 
 
 def test_group_and_task_means_differ_as_defined() -> None:
@@ -241,7 +237,7 @@ def test_fingerprints_and_backbones_are_never_mixed() -> None:
     assert [row.rank for board in boards for row in board.rows] == [1, 2, 1]
     assert differences(boards) == ["epochs: 12 | 3", "normalisation.std: [0.5] | [0.2]"]
     assert differences(boards[:1]) == []
-    assert "Not ranked against each other" in to_markdown(boards)
+    assert "Not ranked against each other" in formats.write(boards, "markdown")
     elsewhere = full("vpt", 90)
     for item in elsewhere:
         item["spec"]["backbone"] = item["spec"]["backbone"] | {"checkpoint": "random"}
@@ -286,62 +282,6 @@ def test_task_order() -> None:
     assert build(full("lora"))[0].tasks == ("digits", "fashion", "count")
 
 
-def mixed() -> list[Leaderboard]:
-    records = full("lora(rank=4,alpha=8)", trainable=327552) + full("vpt|x", 60, head=7)
-    records += [record("ssf", error="NonFiniteLoss")]
-    return build(records + full("lora", seeds=1, fingerprint="ffff", epochs=3), list(GROUPS))
-
-
-def test_csv_loads_in_one_line() -> None:
-    boards = mixed()
-    frame = pd.read_csv(io.StringIO(to_csv(boards)))
-    assert len(frame) == 4 and frame.complete.dtype == bool and frame.seeds.dtype == "int64"
-    best = frame.iloc[0]
-    assert best["method"] == "lora(rank=4,alpha=8)" and best["rank"] == 1
-    assert best["mean_of_groups"] == 0.705 and best["task:digits"] == 0.705
-    assert best["task:digits_std"] == round(statistics.stdev([0.7, 0.71]), 6)
-    assert best["trainable_parameters"] == 327552 and best["train_seconds"] == 6
-    assert frame["method"].tolist()[2] == "ssf"
-    assert "failed: NonFiniteLoss" in frame["missing"].tolist()[2]
-    scores = [column for column in frame if str(column).startswith(("mean", "group", "task"))]
-    assert (frame[scores].dtypes == "float64").all()
-    typed = to_frame(boards)
-    assert typed["rank"].dtype == "Int64" and typed["fingerprint"].tolist()[0] == "0123456789ab"
-    assert typed["checkpoint"].str.len().eq(12).all() and typed["missing"].tolist()[0] == ""
-    assert to_frame([]).empty and build([]) == []
-
-
-def test_json_keeps_everything() -> None:
-    boards = mixed()
-    read = json.loads(to_json(boards))
-    assert read[0]["rows"][0]["mean_of_groups"]["mean"] == pytest.approx(0.705)
-    assert read[0]["rows"][0]["method"] == "lora(rank=4,alpha=8)"
-    assert [board["fingerprint"] for board in read] == [board.fingerprint for board in boards]
-
-
-def test_markdown_is_a_table() -> None:
-    text = to_markdown(mixed()[:1])
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    cells = [line.replace("\\|", "").count("|") for line in table]
-    assert len(table) == 2 + 3 and len(set(cells)) == 1
-    assert "vpt\\|x" in text and "**70.5** ± 0.7" in text and "0.33M" in text
-    assert "**60.5**" not in text and "ssf (incomplete)" in text
-    for words in ("Suite mini", "vit_mini", "0123456789ab", "seeds 0, 1", "Mean of groups:"):
-        assert words in text
-
-
-@pytest.mark.parametrize("width", [80, 100, 200])
-def test_printed_table_fits_and_shows_every_method(width: int) -> None:
-    stream = io.StringIO()
-    print_table(mixed(), Console(file=stream, width=width))
-    text = stream.getvalue()
-    assert max(map(len, text.splitlines())) <= width
-    assert "…" not in text and "70.5 ±0.7" in text
-    for words in ("lora(rank=4,alpha=8)", "vpt|x", "ssf", "0.33M", "6.0 s", "epochs: 12 | 3"):
-        assert words in text
-    assert ("digits" in text.splitlines()[3]) == (width == 200)
-
-
 @pytest.mark.parametrize(
     ("count", "text"),
     [(None, "–"), (0, "0"), (768, "768"), (9216, "9.2K"), (99_949, "99.9K"), (99_951, "0.10M"),
@@ -375,7 +315,7 @@ def test_another_metric_makes_another_table() -> None:
     (other,) = build(records, metric="macro_f1")
     assert [row.method for row in other.rows] == ["b", "a"]
     assert other.rows[0].tasks["digits"].mean == 0.7 and other.metric == "macro_f1"  # type: ignore[union-attr]
-    assert "Test macro f1 in %" in to_markdown([other])
+    assert "Test macro f1 in %" in formats.write([other], "markdown")
     with pytest.raises(UsageError, match=r"unknown metric 'macro_f2'\. Did you mean macro_f1"):
         build(records, metric="macro_f2")
     assert to_frame([board]).loc[0, "metric:macro_f1"] == 0.4
@@ -388,7 +328,7 @@ def test_the_tasks_own_metric_ranks_and_further_ones_have_columns() -> None:
     ]
     (board,) = build(made, report=("t2i_r1",), ranking="mean of tasks")
     assert [row.method for row in board.rows] == ["b", "a"] and board.metric == "mean_recall"
-    table = to_markdown([board])
+    table = formats.write([board], "markdown")
     assert "| t2i r1 |" in table and "| 12.5 |" in table and "| **25.0** |" in table
     assert "The mean of tasks decides the rank" in table
 
@@ -411,7 +351,7 @@ def test_the_suite_says_which_mean_ranks() -> None:
     }
     (board,) = build(records, ranking="Structured")
     assert board.rows[0].ranking == board.rows[0].groups["Structured"]
-    assert "The mean of the group Structured decides the rank" in to_markdown([board])
+    assert "The mean of the group Structured decides the rank" in formats.write([board], "markdown")
 
 
 def test_a_run_tested_on_several_sets_is_a_task_for_each() -> None:
@@ -443,8 +383,11 @@ def test_the_peek_gap() -> None:
     (board,) = build(records)
     gaps = {row.method: row.peek_gap for row in board.rows}
     assert gaps["a"].mean == 0.25 and gaps["b"] is None  # type: ignore[union-attr]
-    assert "Peek gap" in to_markdown([board]) and "peek_gap" in to_csv([board]).splitlines()[0]
-    assert "eek gap" not in to_markdown(build(records[2:]))
+    assert (
+        "Peek gap" in formats.write([board], "markdown")
+        and "peek_gap" in formats.write([board], "csv").splitlines()[0]
+    )
+    assert "eek gap" not in formats.write(build(records[2:]), "markdown")
 
 
 def test_test_images_that_were_trained_on_are_told() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import CLI
 
-from petlbench import api, leaderboard, method, plan, presets, weights
+from petlbench import api, formats, leaderboard, method, plan, presets, weights
 from petlbench.errors import UsageError
 from petlbench.plan import Request
 from petlbench.store import Store
@@ -203,9 +203,7 @@ def test_presets_are_listed(cli: CLI) -> None:
     assert any("scale, hidden, init for 19 tasks of vtab-1k" in line for line in lines)
 
 
-def test_one_row_with_its_range_of_parameters(
-    small: dict[str, Any], sized: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_one_row_with_its_range_of_parameters(small: dict[str, Any], sized: Path) -> None:
     """From the run to every table: one row, how it was tuned, and sizes with the mean named."""
     tasks = ["digits", "fashion_mnist"]
     result = api.run(**small | {"methods": ["lora"], "tasks": tasks, "presets": [str(sized)]})
@@ -220,10 +218,9 @@ def test_one_row_with_its_range_of_parameters(
     assert any("the mean of tasks" in note for note in result.board.notes)
     compact = [leaderboard.compact(count) for count in (row.trainable_parameters, low, high)]
     shown = f"{compact[0]} ({compact[1]}–{compact[2]})"
-    assert shown in leaderboard.to_markdown([result.board])
-    leaderboard.print_table([result.board])
-    assert "lora[sized]" in capsys.readouterr().out
-    frame = leaderboard.to_frame([result.board])
+    assert shown in formats.write([result.board], "markdown")
+    assert "lora[sized]" in formats.write([result.board], "table")
+    frame = result.frame()
     assert frame["trainable_parameters_max"].tolist() == [high]
     (folder,) = api.folders(small["results"])
     configs = {r["spec"]["task"]: r["spec"]["method"]["config"] for r in Store(folder).load()[0]}

@@ -1,0 +1,49 @@
+"""The leaderboard as files: one module per format, found by its file name.
+
+A format is a module with these. Modules stay light: they import inside their functions.
+
+    docstring        its first line says what it is
+    EXTENSION        of its files, as in ".csv"
+    write(boards)    the text of a file
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from petlbench.errors import UsageError, unknown
+from petlbench.leaderboard import Leaderboard
+
+
+def names() -> list[str]:
+    files = (file.name for file in resources.files("petlbench.formats").iterdir())
+    return sorted(f.removesuffix(".py") for f in files if f.endswith(".py") and f[0] != "_")
+
+
+def load(name: str) -> Any:
+    """The module of that format."""
+    if name not in names():
+        raise unknown("format", name, names())
+    return importlib.import_module(f"petlbench.formats.{name}")
+
+
+def of(file: Path) -> str:
+    """The format that a file's name asks for; of several with its extension, the one of that name.
+
+    Raises:
+        UsageError: None has that extension.
+    """
+    extensions = {name: load(name).EXTENSION for name in names()}
+    found = [name for name, extension in extensions.items() if extension == file.suffix]
+    if not found:
+        raise UsageError(f"{file}: end it in {', '.join(dict.fromkeys(extensions.values()))}.")
+    return file.suffix[1:] if file.suffix[1:] in found else found[0]
+
+
+def write(boards: Sequence[Leaderboard], name: str) -> str:
+    """The text of a file in that format."""
+    return str(load(name).write(boards))
