@@ -51,13 +51,15 @@ class MixedData(UsageError, ValueError):
 class Score:
     """A metric in [0, 1]: mean over seeds, sample standard deviation (None with one seed).
 
-    `low` and `high` bound its 95% interval; None before `statistics.judge` has looked.
+    `low` and `high` bound its 95% interval on the tasks at hand, `best` says that it cannot be
+    told apart from the best of its column; None before `statistics.judge` has looked.
     """
 
     mean: float
     std: float | None
     low: float | None = None
     high: float | None = None
+    best: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Row:
     peek_gap: Score | None = None  # mean of tasks
     runs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # task -> keys of its cell
     letters: str = ""  # rows that share one cannot be told apart; none before statistics.judge
-    as_good_as_best: bool | None = None  # cannot be told from the best row
+    as_good_as_best: bool | None = None  # cannot be told apart from the best row
+    over_tasks: tuple[float, float] | None = None  # what ranks, were the tasks drawn anew: 95%
 
 
 @dataclass(frozen=True)
@@ -302,7 +305,7 @@ def _row(
     common = finished(tasks)
     complete = bool(common) and not failed
 
-    value_of = _in(unit)
+    value_of = value_in(unit)
 
     def score(
         parts: Collection[Sequence[str]], value: Callable[[Record], float] = value_of
@@ -326,7 +329,7 @@ def _row(
     seconds = {record["key"]: record["train_seconds"] for record in used}  # of each run once
     scores = {"mean of groups": score(groups.values()), "mean of tasks": score([tasks])}
     by_group = {group: score([members]) for group, members in groups.items()}
-    of_metrics = {name: score([tasks], _in(name)) for name in _shared_metrics(used)}
+    of_metrics = {name: score([tasks], value_in(name)) for name in _shared_metrics(used)}
     peeked = [task for task in tasks if all("peek" in done[task][seed] for seed in common)]
     return Row(
         method=method,
@@ -436,7 +439,7 @@ def metrics(test: Mapping[str, Any]) -> Mapping[str, float]:
     return test.get("metrics") or {"accuracy": test["correct"] / test["total"]}
 
 
-def _in(unit: str) -> Callable[[Record], float]:
+def value_in(unit: str) -> Callable[[Record], float]:
     """A record's value of that metric; of its own where tasks have different ones."""
 
     def value(record: Record) -> float:
