@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench import formats, leaderboard, results
+from petlbench.results import Results
 from petlbench.results import folders as folders
 from petlbench.store import Record, Store, write_text
 
@@ -151,15 +152,14 @@ def _row(record: leaderboard.Record) -> dict[str, Any]:
     }
 
 
-def select(
-    found: Sequence[leaderboard.Leaderboard], fingerprint: str | None
-) -> list[leaderboard.Leaderboard]:
-    """The boards whose fingerprint starts with the given digits; all of them for None."""
+def select(found: Sequence[Results], fingerprint: str | None) -> list[Results]:
+    """Those whose fingerprint starts with the given digits; all of them for None."""
     from petlbench.errors import UsageError, unknown
 
     if not found:
         raise UsageError("none of the records there can be read.")
-    chosen = [board for board in found if board.fingerprint.startswith(fingerprint or "")]
+    chosen = [each for each in found if each.board.fingerprint.startswith(fingerprint or "")]
     if not chosen:
-        raise unknown("fingerprint", str(fingerprint), [board.fingerprint for board in found])
+        known = [each.board.fingerprint for each in found]
+        raise unknown("fingerprint", str(fingerprint), known)
     return chosen

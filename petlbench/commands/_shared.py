@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from petlbench.leaderboard import Leaderboard
     from petlbench.plan import Plan
+    from petlbench.results import Results
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,19 +56,24 @@ def add_output(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
-    """Which comparison is read; `boards` finds it."""
+    """Which comparison is read; `comparisons` finds it."""
     parser.add_argument("--results", default="results", metavar="DIR", help="default: results")
     parser.add_argument("--fingerprint", help="only the comparison with this fingerprint")
 
 
-def boards(options: argparse.Namespace) -> list[Leaderboard]:
-    """Of the comparisons that `add_results` asks for; what cannot be read is told."""
-    from petlbench import api
+def comparisons(options: argparse.Namespace) -> list[Results]:
+    """Those that `add_results` asks for; what cannot be read is told."""
+    from petlbench import api, results
 
-    found, problems = api.boards(options.results, getattr(options, "metric", None))
+    found, problems = results.load(options.results, getattr(options, "metric", None))
     for problem in problems:
         print(f"petlbench: {problem}", file=sys.stderr)
     return api.select(found, options.fingerprint)
+
+
+def boards(options: argparse.Namespace) -> list[Leaderboard]:
+    """Of the comparisons that `add_results` asks for."""
+    return [each.board for each in comparisons(options)]
 
 
 def add_adapted(parser: argparse.ArgumentParser) -> None:
