@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,12 +67,11 @@ def test_a_file_dropped_there_is_a_command(
     folder.mkdir()
     (folder / "hello.py").write_text(DROPPED)
     (folder / "_hidden.py").write_text("raise AssertionError")
-    monkeypatch.setattr(commands, "resources", SimpleNamespace(files=lambda _: folder))
     monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(folder)])
     try:
-        assert commands.names() == ("hello",)
+        assert "hello" in commands.names() and "_hidden" not in commands.names()
         told = cli("--help").out
-        assert "say a name" in told and "More" not in told
+        assert "say a name" in told and "More that" not in told
         done = cli("hello", "Ada")
         assert (done.code, done.out) == (0, "it is Ada\n")
         assert cli("hello", "Mallory").code == 1

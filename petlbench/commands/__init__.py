@@ -15,15 +15,15 @@ What commands share is in `_shared.py`.
 from __future__ import annotations
 
 import importlib
-from importlib import resources
+import pkgutil
 from typing import Any
 
 from petlbench.errors import unknown
 
 
 def names() -> tuple[str, ...]:  # not a list: that is a command here
-    files = (file.name for file in resources.files("petlbench.commands").iterdir())
-    return tuple(sorted(f.removesuffix(".py") for f in files if f.endswith(".py") and f[0] != "_"))
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if name[0] != "_"))
 
 
 def load(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -152,6 +151,8 @@ def add_fresh(parser: argparse.ArgumentParser) -> None:
 
 
 def make_plan(options: argparse.Namespace, sketch: bool = False) -> Plan:
+    import dataclasses
+
     from petlbench import plan
 
     settings: dict[str, Any] = {}
