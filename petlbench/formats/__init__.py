@@ -13,10 +13,12 @@ import importlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from petlbench.errors import UsageError, unknown
-from petlbench.leaderboard import Leaderboard
+
+if TYPE_CHECKING:
+    from petlbench.leaderboard import Leaderboard
 
 
 def names() -> list[str]:
