@@ -32,6 +32,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from petlbench.errors import UsageError, unknown
@@ -305,7 +306,7 @@ def _row(
     common = finished(tasks)
     complete = bool(common) and not failed
 
-    value_of = value_in(unit)
+    value_of = partial(value, unit=unit)
 
     def score(
         parts: Collection[Sequence[str]], value: Callable[[Record], float] = value_of
@@ -329,7 +330,7 @@ def _row(
     seconds = {record["key"]: record["train_seconds"] for record in used}  # of each run once
     scores = {"mean of groups": score(groups.values()), "mean of tasks": score([tasks])}
     by_group = {group: score([members]) for group, members in groups.items()}
-    of_metrics = {name: score([tasks], value_in(name)) for name in _shared_metrics(used)}
+    of_metrics = {name: score([tasks], partial(value, unit=name)) for name in _shared_metrics(used)}
     peeked = [task for task in tasks if all("peek" in done[task][seed] for seed in common)]
     return Row(
         method=method,
@@ -439,15 +440,13 @@ def metrics(test: Mapping[str, Any]) -> Mapping[str, float]:
     return test.get("metrics") or {"accuracy": test["correct"] / test["total"]}
 
 
-def value_in(unit: str) -> Callable[[Record], float]:
-    """A record's value of that metric; of its own where tasks have different ones."""
+def metric_of(record: Record, unit: str) -> str:
+    """That metric if the record has it, else its own: tasks may have different ones."""
+    return unit if unit in metrics(record["test"]) else record["test"].get("metric", "accuracy")
 
-    def value(record: Record) -> float:
-        found = metrics(record["test"])
-        own = record["test"].get("metric", "accuracy")
-        return float(found[unit if unit in found else own])
 
-    return value
+def value(record: Record, unit: str) -> float:
+    return float(metrics(record["test"])[metric_of(record, unit)])
 
 
 def _shared_metrics(records: Sequence[Record]) -> list[str]:

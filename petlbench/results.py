@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench import leaderboard
 from petlbench.errors import UsageError
-from petlbench.leaderboard import Leaderboard, Row
-from petlbench.store import Record, Store
+from petlbench.leaderboard import Leaderboard, Record, Row
+from petlbench.store import Store
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,6 +29,11 @@ class Results:
         """The records that the cells of a row are means of, each run once, in the order of keys."""
         keys = sorted({key for cell in row.runs.values() for key in cell})
         return [self.records[key] for key in keys]
+
+    def cell(self, key: str, task: str) -> Record:
+        """A run's record as that of its test on `task`, where it was tested on several sets."""
+        tested = leaderboard.tested(self.records[key])
+        return next(each for each in tested if each["spec"]["task"] == task)
 
     def predictions(self, key: str, task: str) -> dict[str, NDArray[Any]] | None:
         """What a run said about the test set of `task`, by name; None if that was not kept.
