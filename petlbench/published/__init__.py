@@ -29,6 +29,8 @@ TAGS = (
 MEANS = ("mean of groups", "mean of tasks")
 RECALLS = tuple(f"{way}_r{k}" for way in ("i2t", "t2i") for k in (1, 5, 10))
 
+_SEE = "See: petlbench published"
+
 Scores = Mapping[tuple[str, str], float]  # (task, metric) -> percent
 
 
@@ -74,7 +76,7 @@ def select(
     if task is not None:
         chosen &= _known("task", _aliases(suite).get(task, task), frame["task"])
     if source is not None:
-        known = frame["source_id"], frame["experiment"].str.partition("/")[0]
+        known = frame["experiment"].str.partition("/")[0], frame["source_id"]
         chosen &= _known("source", source, *known)
     if not chosen.any():
         asked = " and ".join(
@@ -84,7 +86,11 @@ def select(
             )
             if name is not None
         )
-        raise UsageError(f"no published number has {asked}. See: petlbench published")
+        elsewhere = ""
+        if method is not None:
+            there = _known("method", _slug(method), frame["method"], frame["label"].map(_slug))
+            elsewhere = f" {method} is published in: {', '.join(frame['suite'][there].unique())}."
+        raise UsageError(f"no published number has {asked}.{elsewhere} {_SEE}")
     return frame[chosen].reset_index(drop=True)
 
 
@@ -94,8 +100,7 @@ def _known(kind: str, name: str, *columns: pd.Series[str]) -> pd.Series[bool]:
     for column in columns[1:]:
         found |= column.eq(name)
     if not found.any():
-        known = {value for column in columns for value in column}
-        raise unknown(f"{kind} of published numbers", name, known, "See: petlbench published")
+        raise unknown(f"{kind} of published numbers", name, set(columns[0]), _SEE)
     return found
 
 

@@ -1,0 +1,44 @@
+"""what papers report, and how they got it"""
+
+from __future__ import annotations
+
+import argparse
+
+from petlbench.commands import _shared as shared
+from petlbench.errors import unknown
+
+ORDER = 80
+FORMATS = ("table", "csv", "markdown")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--suite", help="only this suite")
+    add("--method", metavar="M", help="only this method: petlbench's name or the paper's")
+    add("--task", metavar="T", help="only this task")
+    add("--source", metavar="S", help="only this source: convpass, or arXiv:2207.07039")
+    add("--format", metavar="F", help=f"{'|'.join(FORMATS)} (default: that of FILE, or table)")
+    shared.add_output(parser, "default: the screen")
+
+
+def run(options: argparse.Namespace) -> None:
+    from petlbench import published
+    from petlbench.published import block, rows
+
+    by_ending = {".csv": "csv", ".md": "markdown"}
+    ending = options.output.suffix if options.output else ""
+    form = options.format or by_ending.get(ending, "table")
+    if form not in FORMATS:
+        raise unknown("format", form, FORMATS)
+    asked = {name: getattr(options, name) for name in ("suite", "method", "task", "source")}
+    frame = published.select(**asked)
+    if form == "csv":
+        shared.output(frame.to_csv(index=False), options.output)
+    elif form == "markdown":
+        shared.output(block.markdown(rows.of(frame)), options.output)
+    elif not any(asked.values()):
+        shared.output(block.overview(frame), options.output)
+    elif options.output:
+        shared.output(block.text(rows.of(frame)), options.output)
+    else:
+        block.show(rows.of(frame), shared.console())
