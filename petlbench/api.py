@@ -20,13 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `run` gives back. `board` ranks every run with this comparison's fingerprint."""
+    """What `run` gives back. `results` has every run with this comparison's fingerprint."""
 
-    board: leaderboard.Leaderboard | None = field(repr=False)
+    results: Results | None = field(repr=False)
     folder: Path
     done: int
     failed: int
     files: tuple[Path, ...]
+
+    @property
+    def board(self) -> leaderboard.Leaderboard | None:
+        """None while nothing is recorded."""
+        return self.results.board if self.results else None
 
     def frame(self) -> pd.DataFrame:
         """One row per method (see `petlbench leaderboard`)."""
@@ -68,31 +73,34 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
         cache.require_writable()
         display = Display(store.claims, len(plan.todo), progress)
         outcome = execute_runs(plan.todo, store, plan.machine, display)
-    board = board_of(store, plan.specs[0].fingerprint, plan.request.suite)
+    found = results_of(store, plan.specs[0].fingerprint, plan.request.suite)
     files = []
-    if board is not None:
+    if found is not None:
         files.append(store.folder / "leaderboard.csv")
         try:
-            write_text(files[-1], formats.write([board], "csv"))
+            write_text(files[-1], formats.write([found], "csv"))
         except OSError as error:
             raise UsageError(
                 f"cannot write {files[-1]}: {error.strerror or error}. The runs are safe: "
                 "make room, then type the same command."
             ) from error
-        if any(row.rank is not None for row in board.rows):
-            from petlbench import plot  # only now: it takes a second to import
+        if any(row.rank is not None for row in found.board.rows):
+            from petlbench import plots
 
             files.append(store.folder / "params_vs_accuracy.png")
-            plot.params_vs_accuracy(board, files[-1])
+            plots.draw("params-vs-accuracy", found, files[-1])
     failed = sum(status == "failed" for status in outcome.values())
-    return Comparison(board, store.folder, len(plan.specs) - failed, failed, tuple(files))
+    return Comparison(found, store.folder, len(plan.specs) - failed, failed, tuple(files))
 
 
-def board_of(store: Store, fingerprint: str, suite: str) -> leaderboard.Leaderboard | None:
-    """The leaderboard of one fingerprint; None while nothing of it has finished."""
+def results_of(store: Store, fingerprint: str, suite: str) -> Results | None:
+    """The runs of one fingerprint; None while nothing of it is recorded."""
     records = [r for r in store.load()[0] if r.get("fingerprint") == fingerprint]
-    boards = leaderboard.build(records, **results.view(suite))
-    return boards[0] if boards else None
+    groups = leaderboard.comparable(records)
+    if not groups:
+        return None
+    board = leaderboard.rank(groups[0], **results.view(suite))
+    return Results(board, {record["key"]: record for record in groups[0]}, store)
 
 
 def boards(
@@ -113,43 +121,16 @@ def load_results(folder: Path | str = "results") -> pd.DataFrame:
     """
     import pandas as pd
 
+    from petlbench.formats.tidy import as_line
+
     found = finished(folder)
-    return pd.DataFrame([_row(each) for record in found for each in leaderboard.tested(record)])
+    return pd.DataFrame([as_line(each) for record in found for each in leaderboard.tested(record)])
 
 
 def finished(folder: Path | str) -> list[Record]:
     """The record of every finished run below `folder`."""
     found = [record for each in folders(folder) for record in Store(each).load()[0]]
     return [record for record in found if record["status"] == "done"]
-
-
-def _row(record: leaderboard.Record) -> dict[str, Any]:
-    spec, test = record["spec"], record["test"]
-    metrics = leaderboard.metrics(test)
-    metric = test.get("metric", "accuracy")
-    return {
-        "suite": spec["suite"],
-        "group": spec["group"],
-        "task": spec["task"],
-        "method": spec["method"]["label"],
-        "seed": spec["seed"],
-        "metric": metric,
-        "score": metrics[metric],
-        **metrics,
-        "correct": test.get("correct"),
-        "total": test["total"],
-        "trainable_parameters": record["parameters"]["trainable"],
-        "head_parameters": record["parameters"]["head"],
-        "stored_bytes": record["stored_bytes"],
-        "train_seconds": record["train_seconds"],
-        "test_seconds": record["test_seconds"],
-        "peak_bytes": record["peak_bytes"],
-        "backbone": spec["backbone"]["name"],
-        "checkpoint": spec["backbone"]["checkpoint"],
-        "protocol": spec["protocol"]["name"],
-        "fingerprint": record["fingerprint"],
-        "key": record["key"],
-    }
 
 
 def select(found: Sequence[Results], fingerprint: str | None) -> list[Results]:

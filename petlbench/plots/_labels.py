@@ -15,7 +15,7 @@ from matplotlib.text import Text
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
-Array = NDArray[np.float64]
+from petlbench.plots._base import Array, pt
 
 _FAINT = "#999999"
 _LABEL_WIDTH = 24  # characters; longer names are wrapped
@@ -42,7 +42,7 @@ def label_points(
                 textcoords="offset points",  # so that the place holds at any resolution
                 ha="center",
                 va="center",
-                size=10,
+                size=pt(10),
                 weight=weight,
                 color=colour,
                 zorder=7,

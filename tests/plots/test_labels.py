@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from petlbench.labels import stack
+from petlbench.plots._labels import stack
 
 NAMES = st.lists(
     st.tuples(st.floats(0, 10, width=16), st.floats(0.25, 2, width=16)), min_size=1, max_size=6

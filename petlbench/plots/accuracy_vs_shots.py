@@ -1,0 +1,141 @@
+"""What is measured against the amount of training images: a panel per data set."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from petlbench.errors import UsageError
+from petlbench.leaderboard import Leaderboard, Score
+from petlbench.plots import _base as base
+from petlbench.plots._base import GRID, Page, looks, pt
+from petlbench.results import Results
+
+_AMOUNT = re.compile(r"(?=.*[1-9])(\d+(?:\.\d+)?)\s*(\D*)")  # more than 0: the axis is logarithmic
+_UNITS = {  # without the plural's s -> in the title, at the axis
+    "shot": ("shots", "training images a class (shots)"),
+    "%": ("share of training images", "share of the training images (%)"),
+}
+
+
+def fits(results: Results) -> bool:
+    try:
+        _amounts(results.board)
+    except UsageError:
+        return False
+    return True
+
+
+def draw(results: Results) -> Figure:
+    """The metric (%) against a group's number ("16 shots", "0.63 %"): a panel per data set.
+
+    Tasks are called <data set>@<amount>. The first panel is the mean over data sets, at the
+    amounts that every data set was run with. Bars are one sample standard deviation over seeds.
+    """
+    board = results.board
+    rows, amount, unit = base.ranked(board), *_amounts(board)
+    short, label = _UNITS.get(unit, (unit, unit))
+    ticks = sorted(set(amount.values()))
+    task_at: defaultdict[str, dict[float, str]] = defaultdict(dict)
+    for group, tasks in board.groups.items():
+        for task in tasks:
+            task_at[task.partition("@")[0]][amount[group]] = task
+    everywhere = {n: g for g, n in amount.items() if all(n in each for each in task_at.values())}
+    panels = {
+        name: [[(n, row.tasks[task]) for n, task in sorted(tasks.items())] for row in rows]
+        for name, tasks in task_at.items()
+    }
+    if len(panels) > 1 and everywhere:
+        average = [[(n, row.groups[g]) for n, g in sorted(everywhere.items())] for row in rows]
+        panels = {f"average of {len(panels)} data sets": average, **panels}
+    partly = [f"{n:g}" for n in ticks if n not in everywhere]
+    notes = [f"Not averaged, as not every data set was run: {', '.join(partly)}."] if partly else []
+
+    page = Page.of(board, f"{base.metric(board)} against {short}", [base.seeds(rows, True)], notes)
+    names = [textwrap.fill(row.method, 36) for row in rows]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    keys = max(1, min(4, len(rows), int(7 / (0.6 + 0.08 * longest))))  # columns of the legend
+    tall = [0.06 + 0.165 * (name.count("\n") + 1) for name in names]
+    # inches, as all that follows; a legend fills one column after the other
+    legend = 0.06 + max(sum(column) for column in np.array_split(tall, keys))
+    step = np.diff(np.log2(ticks)).min() / (1.16 * np.log2(ticks[-1] / ticks[0]))
+    wide = max(len(f"{n:g}") for n in ticks) * 0.1  # of a tick's name
+    columns = 3 if len(panels) > 4 and step * 1.75 > wide else min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    left, gap, below, panel = 0.72, 0.48, 0.6, 1.8
+    width = (page.width - left - 0.12 - gap * (columns - 1)) / columns
+    inner = lines * panel + (lines - 1) * below
+    height = page.top + inner + page.bottom + legend
+    figure = page.figure(height)
+    for i, (title, curves) in enumerate(panels.items()):
+        x = left + (i % columns) * (width + gap)
+        y = page.bottom + legend + (lines - 1 - i // columns) * (panel + below)
+        axes = page.axes(figure, (x, y, width, panel))
+        axes.set_title(
+            title, size=pt(10), loc="left", weight="normal" if title in task_at else "bold"
+        )
+        _curves(axes, curves, ticks)
+    middle = (left + 0.5 * (page.width - left - 0.12)) / page.width
+    low = page.bottom + legend
+    figure.text(middle, (low - 0.42) / height, label, ha="center", size=pt(10))
+    label = f"{base.metric(board)} (%)"
+    figure.text(
+        0.14 / page.width, (low + inner / 2) / height, label, rotation=90, va="center", size=pt(10)
+    )
+    figure.legend(
+        [Line2D([], [], **look, lw=1.2, ms=5, mew=0.8) for look in looks(len(rows))],
+        names,
+        loc="upper center",
+        bbox_to_anchor=(0.5, (low - 0.52) / height),
+        ncols=keys,
+        frameon=False,
+        fontsize=pt(9),
+        handlelength=3,
+        columnspacing=1.2,
+        borderaxespad=0,
+    )
+    return figure
+
+
+def _curves(
+    axes: Axes, curves: Sequence[Sequence[tuple[float, Score | None]]], ticks: Sequence[float]
+) -> None:
+    """Accuracies (%) with their spread against amounts, a curve per method."""
+    for curve, look in zip(curves, looks(len(curves)), strict=True):
+        points = [(n, 100 * s.mean, 100 * (s.std or np.nan)) for n, s in curve if s]
+        axes.errorbar(
+            *np.array(points).T, **look, lw=1.2, ms=4, mew=0.8, elinewidth=0.8, capsize=1.5
+        )
+    axes.set_xscale("log", base=2)
+    pad = (ticks[-1] / ticks[0]) ** 0.08
+    axes.set_xlim(ticks[0] / pad, ticks[-1] * pad)
+    base.ticks(axes, ticks, [f"{n:g}" for n in ticks])
+    axes.tick_params(labelsize=pt(9))
+    axes.grid(axis="y", **GRID)
+
+
+def _amounts(board: Leaderboard) -> tuple[dict[str, float], str]:
+    """Group -> its number, and the unit that they share. UsageError for other groups."""
+    found = {group: _AMOUNT.fullmatch(group) for group in board.groups}
+    units = {match[2].strip().removesuffix("s") for match in found.values() if match}
+    if None in found.values() or len(units) > 1 or not all("@" in task for task in board.tasks):
+        raise UsageError(
+            f"the groups of suite {board.suite} are no amounts of training images: "
+            f"{', '.join(board.groups)}. This figure is for suites such as few-shot (1 shot, "
+            "2 shots, ...) and medical (0.63 %, 1.25 %, ...)."
+        )
+    amounts = {group: float(match[1]) for group, match in found.items() if match}
+    if len(amounts) < 2:
+        raise UsageError(
+            f"nothing to plot: all runs of suite {board.suite} are of {next(iter(amounts))}, and "
+            "a line needs two. Run tasks of other groups too: "
+            f"petlbench list tasks --suite {board.suite}"
+        )
+    return amounts, units.pop()

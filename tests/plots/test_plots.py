@@ -1,0 +1,118 @@
+"""Every figure: found by its name, readable, repeatable; bad input is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from petlbench import plots
+from petlbench.errors import UsageError
+from petlbench.results import Results
+from plots.drawing import (
+    LONG,
+    SHARES,
+    SHOTS,
+    TASKS,
+    assert_inside_and_apart,
+    drawn,
+    peek,
+    results_of,
+    sweep,
+    texts,
+)
+
+OWN_NAMES = "params-vs-accuracy"  # may wrap and move names; its own test looks at them
+
+
+def comparison(kind: str, methods: list[str], tasks: list[tuple[str, str]] = SHOTS) -> Results:
+    """One that has what the figure shows."""
+    for retrieval in (False, True):
+        found = synthetic.records(
+            methods, dict(tasks), 2, images=60, retrieval=retrieval, search=4, peek=True
+        )
+        results = synthetic.results(found)
+        if getattr(plots.load(kind), "fits", lambda _: True)(results):
+            return results
+    raise AssertionError(f"no comparison fits {kind}")
+
+
+def test_kinds_are_files() -> None:
+    known = {"params-vs-accuracy", "accuracy-vs-shots", "accuracy-vs-trials", "peek-gap"}
+    assert known < set(plots.names())
+    assert all(plots.load(kind).__doc__ for kind in plots.names())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg", ".PNG"])
+@pytest.mark.parametrize("kind", plots.names())
+def test_files_repeat_byte_for_byte(tmp_path: Path, kind: str, suffix: str) -> None:
+    results = comparison(kind, ["a", "b", "c"])
+    again = dataclasses.replace(results, records=dict(reversed(results.records.items())))
+    paths = [tmp_path / "new" / f"{name}{suffix}" for name in "ab"]
+    for each, path in zip((results, again), paths, strict=True):
+        plots.draw(kind, each, path)
+    first, second = (path.read_bytes() for path in paths)
+    assert first == second and len(first) > 5000
+    assert sorted(tmp_path.joinpath("new").iterdir()) == paths
+
+
+@pytest.mark.parametrize("kind", [kind for kind in plots.names() if kind != OWN_NAMES])
+@pytest.mark.parametrize("tasks", [SHOTS, SHARES], ids=["shots", "shares"])
+@pytest.mark.parametrize("methods", [["a"], ["a", "b", "c"], LONG], ids=["1", "3", "12"])
+def test_all_texts_are_inside_and_apart(
+    kind: str, tasks: list[tuple[str, str]], methods: list[str]
+) -> None:
+    figure = plots.draw(kind, comparison(kind, methods, tasks))
+    assert_inside_and_apart(figure)
+    named = " ".join(text.get_text().replace("\n", " ") for text in texts(figure))
+    assert all(method in named for method in methods)
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    results = results_of(sweep(["lora", "vpt"], TASKS), TASKS)
+    kind = "params-vs-accuracy"
+    with pytest.raises(UsageError, match=r"\.png, \.pdf, \.svg"):
+        plots.draw(kind, results, tmp_path / "plot.jpg")
+    with pytest.raises(UsageError, match=r"unknown style of plots 'scren'. Did you mean screen"):
+        plots.draw(kind, results, tmp_path / "plot.png", style="scren")
+    with pytest.raises(UsageError, match="unknown option of params-vs-accuracy 'colour'"):
+        plots.draw(kind, results, tmp_path / "plot.png", colour="red")
+    row = dataclasses.replace(results.board.rows[0], rank=None)
+    board = dataclasses.replace(results.board, rows=(row,))
+    with pytest.raises(UsageError, match="petlbench run"):
+        plots.draw(kind, dataclasses.replace(results, board=board), tmp_path / "plot.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        plots.draw(kind, results, str(tmp_path / "file" / "plot.png"))
+    (tmp_path / "plot.png").mkdir()
+    with pytest.raises(UsageError, match="cannot write"):
+        plots.draw(kind, results, tmp_path / "plot.png")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "plot.png"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("accuracy-vs-trials", "--search 20"),
+        ("default-vs-tuned", "--search 20"),
+        ("peek-gap", "--report-peek"),
+        ("peak-gap", "Did you mean peek-gap?"),
+    ],
+)
+def test_nothing_of_that_kind_to_draw(kind: str, words: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(words)):
+        drawn(kind, sweep(["lora"], TASKS), TASKS)
+
+
+def test_only_comparisons_that_have_what_is_drawn_are_chosen_from() -> None:
+    plain = results_of(sweep(["lora"], TASKS), TASKS)
+    other = results_of(sweep(["lora"], TASKS, peek=lambda value: peek(value)), TASKS)
+    shots = results_of(sweep(["lora"], SHOTS), SHOTS)
+    found = [plain, other, shots]
+    assert plots.candidates("peek-gap", found) == [other]
+    assert plots.candidates("params-vs-accuracy", found) == found
+    assert plots.candidates("default-vs-tuned", found) == found
+    assert plots.candidates("accuracy-vs-shots", found) == [shots]
