@@ -91,6 +91,13 @@ class Row:
     letters: str = ""  # rows that share one cannot be told apart; none before statistics.judge
     as_good_as_best: bool | None = None  # cannot be told apart from the best row
     over_tasks: tuple[float, float] | None = None  # what ranks, were the tasks drawn anew: 95%
+    # Costs that records of earlier versions do not tell are None.
+    inference_parameters: int | None = None  # beside backbone and head, merged; mean over tasks
+    added_flops: float | None = None  # per image, merged; mean over tasks
+    mean_peak_bytes: float | None = None  # mean over runs
+    shared_bytes: int | None = None  # of the backbone, in 32 bits: what no task stores anew
+    served_bytes: int | None = None  # all of the tasks served, see `serve`
+    efficiency: Mapping[str, float | None] = field(default_factory=dict)  # see efficiency.add
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,8 @@ class Leaderboard:
     metric: str = "accuracy"  # what the cells are
     report: tuple[str, ...] = ()  # further metrics worth a column
     judged: str = ""  # how intervals and letters were made, in words
+    tasks_served: int = 0  # asked for by `serve`
+    efficiency: Mapping[str, str] = field(default_factory=dict)  # name -> formula
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -327,6 +336,12 @@ def _row(
     of_task = {r["spec"]["task"]: r["parameters"]["trainable"] for r in used}
     heads = [record["parameters"]["head"] for record in used]
     peaks = [record["peak_bytes"] for record in used]
+
+    def cost(*path: str) -> float | None:
+        """Its mean over the runs used; None unless every one of them tells it."""
+        values = [_at(record, path) for record in used]
+        return _mean(values) if values and None not in values else None
+
     seconds = {record["key"]: record["train_seconds"] for record in used}  # of each run once
     scores = {"mean of groups": score(groups.values()), "mean of tasks": score([tasks])}
     by_group = {group: score([members]) for group, members in groups.items()}
@@ -356,6 +371,10 @@ def _row(
         if used
         else None,
         ranking=(scores | by_group).get(ranking),
+        inference_parameters=_whole(cost("parameters", "inference")),
+        added_flops=cost("added_flops"),
+        mean_peak_bytes=cost("peak_bytes"),
+        shared_bytes=_whole(cost("shared_bytes")),
         metrics={name: found for name, found in of_metrics.items() if found},
         peek_gap=score([peeked], _peek_gap) if used and peeked else None,
         runs={
@@ -469,6 +488,32 @@ def _std(values: Sequence[float]) -> float | None:
         return None
     mean = _mean(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+
+def _at(record: Record, path: Sequence[str]) -> Any:
+    value: Any = record
+    for name in path:
+        value = value.get(name)
+    return value
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def serve(board: Leaderboard, tasks: int) -> Leaderboard:
+    """With the bytes that a row takes to serve that many tasks: the backbone's once, a task's each.
+
+    A method that stores the whole backbone for every task, as full fine-tuning does, shares none.
+    """
+
+    def served(row: Row) -> int | None:
+        if row.shared_bytes is None or row.stored_bytes is None:
+            return None
+        return row.shared_bytes + tasks * row.stored_bytes
+
+    rows = tuple(replace(row, served_bytes=served(row)) for row in board.rows)
+    return replace(board, rows=rows, tasks_served=tasks)
 
 
 # --- what keeps boards apart

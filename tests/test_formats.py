@@ -9,9 +9,8 @@ import statistics
 import pandas as pd
 import pytest
 from rich.console import Console
-from test_leaderboard import GROUPS, full, record
+from test_leaderboard import GROUPS, full, record, written
 
-from petlbench import formats
 from petlbench.formats import table
 from petlbench.formats.csv import to_frame
 from petlbench.leaderboard import Leaderboard, build
@@ -25,7 +24,7 @@ def mixed() -> list[Leaderboard]:
 
 def test_csv_loads_in_one_line() -> None:
     boards = mixed()
-    frame = pd.read_csv(io.StringIO(formats.write(boards, "csv")))
+    frame = pd.read_csv(io.StringIO(written(boards, "csv")))
     assert len(frame) == 4 and frame.complete.dtype == bool and frame.seeds.dtype == "int64"
     best = frame.iloc[0]
     assert best["method"] == "lora(rank=4,alpha=8)" and best["rank"] == 1
@@ -44,14 +43,14 @@ def test_csv_loads_in_one_line() -> None:
 
 def test_json_keeps_everything() -> None:
     boards = mixed()
-    read = json.loads(formats.write(boards, "json"))
+    read = json.loads(written(boards, "json"))
     assert read[0]["rows"][0]["mean_of_groups"]["mean"] == pytest.approx(0.705)
     assert read[0]["rows"][0]["method"] == "lora(rank=4,alpha=8)"
     assert [board["fingerprint"] for board in read] == [board.fingerprint for board in boards]
 
 
 def test_markdown_is_a_table() -> None:
-    text = formats.write(mixed()[:1], "markdown")
+    text = written(mixed()[:1], "markdown")
     table = [line for line in text.splitlines() if line.startswith("|")]
     cells = [line.replace("\\|", "").count("|") for line in table]
     assert len(table) == 2 + 3 and len(set(cells)) == 1

@@ -207,7 +207,7 @@ def test_one_row_with_its_range_of_parameters(small: dict[str, Any], sized: Path
     """From the run to every table: one row, how it was tuned, and sizes with the mean named."""
     tasks = ["digits", "fashion_mnist"]
     result = api.run(**small | {"methods": ["lora"], "tasks": tasks, "presets": [str(sized)]})
-    assert result.failed == 0 and result.board is not None
+    assert result.failed == 0 and result.board and result.results
     (row,) = result.board.rows
     shape = weights.shape(weights.specify("vit_mini", weights.RANDOM), 16)
     low, high = (method.load("lora")(rank=rank).num_trainable(shape) for rank in (1, 4))  # type: ignore[call-arg]
@@ -218,8 +218,8 @@ def test_one_row_with_its_range_of_parameters(small: dict[str, Any], sized: Path
     assert any("the mean of tasks" in note for note in result.board.notes)
     compact = [leaderboard.compact(count) for count in (row.trainable_parameters, low, high)]
     shown = f"{compact[0]} ({compact[1]}–{compact[2]})"
-    assert shown in formats.write([result.board], "markdown")
-    assert "lora[sized]" in formats.write([result.board], "table")
+    assert shown in formats.write([result.results], "markdown")
+    assert "lora[sized]" in formats.write([result.results], "table")
     frame = result.frame()
     assert frame["trainable_parameters_max"].tolist() == [high]
     (folder,) = api.folders(small["results"])

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from petlbench import formats
+from petlbench import efficiency, formats
 from petlbench.commands import _shared as shared
 from petlbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from petlbench.leaderboard import Leaderboard
 
 ORDER = 60
 
@@ -17,6 +22,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", help=f"{known} (default: that of FILE, or table)")
     text = "another one than the tasks' own, as in: balanced_accuracy, macro_f1, t2i_r1"
     parser.add_argument("--metric", metavar="M", help=text)
+    text = "a column: bytes that serve N tasks, the backbone once and a task's own N times"
+    parser.add_argument("--tasks-served", type=shared.whole, metavar="N", help=text)
+    text = f"columns: scores that charge for costs, never the rank: {', '.join(efficiency.names())}"
+    parser.add_argument("--efficiency", type=shared.names, default=[], metavar="A,B", help=text)
     shared.add_output(parser, "default: the screen")
 
 
@@ -25,10 +34,23 @@ def run(options: argparse.Namespace) -> None:
     extension = formats.load(form).EXTENSION
     if options.output and options.output.suffix != extension:
         raise UsageError(f"{options.output}: a file of format {form} ends in {extension}.")
-    chosen = shared.boards(options)
+    if options.tasks_served is not None and options.tasks_served < 1:
+        raise UsageError(f"--tasks-served {options.tasks_served}: it takes at least one task.")
+    found = [
+        replace(each, board=_asked(each.board, options)) for each in shared.comparisons(options)
+    ]
     if form == "table" and not options.output:
         from petlbench.formats import table
 
-        table.show(chosen, shared.console())
+        table.show([each.board for each in found], shared.console())
     else:
-        shared.output(formats.write(chosen, form), options.output)
+        shared.output(formats.write(found, form), options.output)
+
+
+def _asked(board: Leaderboard, options: argparse.Namespace) -> Leaderboard:
+    """With the columns that were asked for."""
+    from petlbench import leaderboard
+
+    if options.tasks_served:
+        board = leaderboard.serve(board, options.tasks_served)
+    return efficiency.add(board, options.efficiency)

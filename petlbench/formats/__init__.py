@@ -4,26 +4,24 @@ A format is a module with these. Modules stay light: they import inside their fu
 
     docstring        its first line says what it is
     EXTENSION        of its files, as in ".csv"
-    write(boards)    the text of a file
+    write(found)     the text of a file
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from petlbench.leaderboard import Leaderboard
+    from petlbench.results import Results
 
 
 def names() -> list[str]:
-    files = (file.name for file in resources.files("petlbench.formats").iterdir())
-    return sorted(f.removesuffix(".py") for f in files if f.endswith(".py") and f[0] != "_")
+    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
 
 
 def load(name: str) -> Any:
@@ -46,6 +44,6 @@ def of(file: Path) -> str:
     return file.suffix[1:] if file.suffix[1:] in found else found[0]
 
 
-def write(boards: Sequence[Leaderboard], name: str) -> str:
-    """The text of a file in that format."""
-    return str(load(name).write(boards))
+def write(found: Sequence[Results], name: str) -> str:
+    """The comparisons as the text of a file in that format."""
+    return str(load(name).write(found))

@@ -1,91 +1,171 @@
-"""What formats share: the words of a board, and its columns as text."""
+"""What formats share: the columns of a board as text, and what they mean, in words."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from petlbench.leaderboard import Leaderboard, Row, Score, compact, differences, subject
 
+NONE = "–"
 GAP = "Peek gap"  # the one column in which more is not better
 
-# Columns of one board: header, one score per row.
-Columns = list[tuple[str, list[Score | None]]]
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in one place: "71.2", "± 0.4", and whether it is "best" or "second"."""
+
+    text: str
+    spread: str = ""
+    mark: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.text} {self.spread}".rstrip()
 
 
-def caption(board: Leaderboard) -> str:
-    """What was compared and how the numbers were made, in one paragraph."""
-    spread = ", mean ± sample standard deviation over seeds" if len(board.seeds) > 1 else ""
-    named = board.ranking in ("mean of groups", "mean of tasks")
-    decides = board.ranking if named else f"mean of the group {board.ranking}"
-    unit = board.metric.replace("_", " ")
-    gap = any(row.peek_gap for row in board.rows)
-    return (
-        f"Suite {board.suite}; {subject(board)}; fingerprint {board.fingerprint}; "
-        f"{'seeds' if len(board.seeds) > 1 else 'seed'} {', '.join(map(str, board.seeds))}. "
-        f"Test {unit} in %{spread}. "
-        f"Mean of groups: mean over the {len(board.groups)} group(s) of each group's mean over its "
-        f"tasks. Mean of tasks: mean over the {len(board.tasks)} task(s). "
-        f"The {decides} decides the rank. "
-        "Params: trainable parameters without the head. Training: all tasks, one seed."
-        + (" Peek gap: best test score over training minus the reported one." if gap else "")
-    )
+@dataclass(frozen=True)
+class Column:
+    """One cell per row of a board."""
+
+    header: str
+    cells: Sequence[Cell]
+    is_text: bool = False  # no numbers
 
 
-def apart(boards: Sequence[Leaderboard]) -> str:
-    if len(boards) < 2:
-        return ""
-    return f"Not ranked against each other, because they differ in {'; '.join(differences(boards))}"
+Scores = Sequence[Score | None]
 
 
-def means(board: Leaderboard) -> Columns:
-    return [
-        ("Mean of groups", [row.mean_of_groups for row in board.rows]),
-        ("Mean of tasks", [row.mean_of_tasks for row in board.rows]),
-    ]
-
-
-def columns(board: Leaderboard) -> Columns:
-    return means(board) + of_groups(board) + of_tasks(board) + further(board)
-
-
-def further(board: Leaderboard) -> Columns:
-    """Other metrics, as means of tasks, and the peek gap."""
-    columns: Columns = [
-        (name.replace("_", " "), [row.metrics.get(name) for row in board.rows])
-        for name in board.report
-    ]
-    if any(row.peek_gap for row in board.rows):
-        columns.append((GAP, [row.peek_gap for row in board.rows]))
-    return columns
-
-
-def of_groups(board: Leaderboard) -> Columns:
-    return [(group, [row.groups[group] for row in board.rows]) for group in board.groups]
-
-
-def of_tasks(board: Leaderboard) -> Columns:
-    return [(task, [row.tasks[task] for row in board.rows]) for task in board.tasks]
-
-
-def texts(board: Leaderboard, scores: Sequence[Score | None], bold: str) -> list[str]:
-    """One column in percent; the best of the ranked rows goes through the `bold` format."""
-    pairs = list(zip(scores, board.rows, strict=True))
-    best = max((score.mean for score, row in pairs if score and row.rank), default=math.inf)
-    texts = []
-    for score, row in pairs:
-        if score is None:
-            texts.append("–")
-            continue
-        text = f"{100 * score.mean:.1f}"
-        if row.rank and math.isclose(score.mean, best, abs_tol=1e-9):
-            text = bold.format(text)
-        texts.append(text if score.std is None else f"{text} ± {100 * score.std:.1f}")
-    return texts
+def who(board: Leaderboard) -> list[Column]:
+    """Rank, group of equals where that is known, and method."""
+    ranks = [f"{row.rank or NONE}{'*' if row.as_good_as_best else ''}" for row in board.rows]
+    found = [_plain("Rank", ranks)]
+    if any(row.letters for row in board.rows):
+        found.append(_plain("Rank group", [row.letters or NONE for row in board.rows], True))
+    return [*found, _plain("Method", [name(row) for row in board.rows], True)]
 
 
 def name(row: Row) -> str:
     return row.method if row.complete else f"{row.method} (incomplete)"
+
+
+def means(board: Leaderboard) -> list[Column]:
+    return [
+        _scores(board, "Mean of groups", [row.mean_of_groups for row in board.rows]),
+        _scores(board, "Mean of tasks", [row.mean_of_tasks for row in board.rows]),
+    ]
+
+
+def groups(board: Leaderboard) -> list[Column]:
+    return [_scores(board, g, [row.groups[g] for row in board.rows]) for g in board.groups]
+
+
+def tasks(board: Leaderboard) -> list[Column]:
+    return [_scores(board, t, [row.tasks[t] for row in board.rows]) for t in board.tasks]
+
+
+def further(board: Leaderboard) -> list[Column]:
+    """Other metrics, as means of tasks, and the peek gap."""
+    found = [
+        _scores(board, metric.replace("_", " "), [row.metrics.get(metric) for row in board.rows])
+        for metric in board.report
+    ]
+    if any(row.peek_gap for row in board.rows):
+        found.append(_scores(board, GAP, [row.peek_gap for row in board.rows]))
+    return found
+
+
+def scores(board: Leaderboard) -> list[Column]:
+    return means(board) + groups(board) + tasks(board) + further(board)
+
+
+def costs(board: Leaderboard) -> list[Column]:
+    """Every convention of counting side by side, where any row tells it."""
+    counted = [
+        _plain("Params", [parameters(row) for row in board.rows]),
+        *(
+            _plain(header, [write(getattr(row, field)) for row in board.rows])
+            for header, field, write in _COSTS
+        ),
+    ]
+    told = [column for column in counted if any(cell.text != NONE for cell in column.cells)]
+    return told + served(board) + efficiency(board)
+
+
+def served(board: Leaderboard) -> list[Column]:
+    if not board.tasks_served:
+        return []
+    return [_plain(serving(board.tasks_served), [size(row.served_bytes) for row in board.rows])]
+
+
+def serving(tasks: int) -> str:
+    return f"{tasks} task{'' if tasks == 1 else 's'} served"
+
+
+def efficiency(board: Leaderboard) -> list[Column]:
+    """Scores of the literature that charge for costs; fractions, three digits."""
+
+    def text(value: float | None) -> str:
+        return NONE if value is None else f"{value:.3f}"
+
+    return [
+        _plain(each.upper(), [text(row.efficiency[each]) for row in board.rows])
+        for each in board.efficiency
+    ]
+
+
+def definitions(board: Leaderboard) -> dict[str, str]:
+    """Header of a column -> what it is, in words; not of each group and task."""
+    named = board.ranking in ("mean of groups", "mean of tasks")
+    return {
+        "Mean of groups": f"mean over the {len(board.groups)} group(s) of each group's mean over "
+        "its tasks",
+        "Mean of tasks": f"mean over the {len(board.tasks)} task(s)",
+        "Rank": f"by the {board.ranking if named else f'mean of the group {board.ranking}'}"
+        + ("; * is at least as good as the best" if _starred(board) else ""),
+        "Rank group": "methods that share a letter cannot be told apart",
+        GAP: "best test score over training minus the reported one",
+        "Params": "trainable parameters without the head",
+        "With head": "trainable parameters with the head",
+        "At inference": "parameters beside backbone and head that are left after merging",
+        "Training": "all tasks, one seed",
+        "Peak memory": "the largest of all runs",
+        "Stored": "what a task keeps beside the backbone, head included; the largest of all tasks",
+        serving(board.tasks_served): "bytes of the backbone's weights that tasks share, in 32 "
+        f"bits, and {board.tasks_served} times what is stored",
+        **{each.upper(): formula for each, formula in board.efficiency.items()},
+    }
+
+
+def caption(board: Leaderboard, columns: Sequence[Column]) -> str:
+    """What was compared, how the numbers were made and what the columns are, in one paragraph."""
+    headers = {column.header for column in columns}
+    meanings = {name: m for name, m in definitions(board).items() if name in headers}
+    known = any(row.ranking and row.ranking.best is not None for row in board.rows)
+    marked = "what cannot be told apart from the best" if known else "the best"
+    sentences = [
+        f"Suite {board.suite}; {subject(board)}; fingerprint {board.fingerprint}; "
+        f"{'seeds' if len(board.seeds) > 1 else 'seed'} {', '.join(map(str, board.seeds))}.",
+        f"Test {board.metric.replace('_', ' ')} in %{_spread(board)}.",
+        *(f"{column}: {meaning}." for column, meaning in meanings.items()),
+        board.judged,
+        f"Of the ranked rows {marked} of a column is in bold.",
+    ]
+    return " ".join(filter(None, sentences))
+
+
+def apart(boards: Sequence[Leaderboard]) -> str:
+    """Why several boards are not one; empty for one."""
+    if len(boards) < 2:
+        return ""
+    why = "; ".join(differences(boards))
+    if not why:
+        return (
+            "Not ranked against each other, because they lie in different folders: petlbench merge "
+            "joins them."
+        )
+    return f"Not ranked against each other, because they differ in {why}."
 
 
 def parameters(row: Row) -> str:
@@ -99,7 +179,7 @@ def parameters(row: Row) -> str:
 
 def duration(seconds: float | None) -> str:
     if seconds is None:
-        return "–"
+        return NONE
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -107,5 +187,67 @@ def duration(seconds: float | None) -> str:
 
 def size(count: int | None) -> str:
     if count is None:
-        return "–"
-    return f"{count / 1e3:.0f} kB" if count < 999_500 else f"{count / 1e6:.1f} MB"
+        return NONE
+    if count < 999_500:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.1f} MB" if count < 9.995e9 else f"{count / 1e9:.1f} GB"
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
+    ("With head", "trainable_parameters_with_head", compact),
+    ("At inference", "inference_parameters", compact),
+    ("Training", "train_seconds", duration),
+    ("Peak memory", "peak_bytes", size),
+    ("Stored", "stored_bytes", size),
+)
+
+
+def _plain(header: str, texts: Sequence[str], is_text: bool = False) -> Column:
+    return Column(header, [Cell(text) for text in texts], is_text)
+
+
+def _scores(board: Leaderboard, header: str, scores: Scores) -> Column:
+    """In percent, with the 95% interval where it is known, or else the spread over seeds."""
+    marks = [""] * len(scores) if header == GAP else _marks(board, scores)
+    return Column(header, [_cell(*pair) for pair in zip(scores, marks, strict=True)])
+
+
+def _cell(score: Score | None, mark: str) -> Cell:
+    if score is None:
+        return Cell(NONE)
+    spread = "" if score.std is None else f"± {100 * score.std:.1f}"
+    if score.low is not None and score.high is not None:
+        spread = f"[{100 * score.low:.1f}, {100 * score.high:.1f}]"
+    return Cell(f"{100 * score.mean:.1f}", spread, mark)
+
+
+def _marks(board: Leaderboard, scores: Scores) -> list[str]:
+    """Of the ranked rows: what cannot be told apart from the best, and the best of the rest.
+
+    Where nothing is known of that, the highest mean is the best, equal ones together.
+    """
+    ranked = [s if row.rank else None for s, row in zip(scores, board.rows, strict=True)]
+    known = any(s.best is not None for s in ranked if s)
+    top = max((s.mean for s in ranked if s), default=math.inf)
+    best = [s is not None and (s.best is True if known else _same(s.mean, top)) for s in ranked]
+    rest = [s for s, is_best in zip(ranked, best, strict=True) if s and not is_best]
+    second = max((s.mean for s in rest), default=math.inf)
+    return [
+        "best" if is_best else "second" if s and _same(s.mean, second) else ""
+        for s, is_best in zip(ranked, best, strict=True)
+    ]
+
+
+def _same(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=0, abs_tol=1e-9)
+
+
+def _starred(board: Leaderboard) -> bool:
+    return any(row.as_good_as_best for row in board.rows)
+
+
+def _spread(board: Leaderboard) -> str:
+    ranking = [row.ranking for row in board.rows if row.ranking]
+    if any(score.low is not None for score in ranking):
+        return ", mean over seeds and its 95% interval"
+    return ", mean ± sample standard deviation over seeds" if len(board.seeds) > 1 else ""

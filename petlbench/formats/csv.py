@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from petlbench.leaderboard import Leaderboard
+from petlbench.formats import _text
+from petlbench.leaderboard import Leaderboard, Row
+from petlbench.results import Results
 
 if TYPE_CHECKING:
     import pandas
@@ -21,65 +23,105 @@ _PARAMETERS = (
     "trainable_parameters_min",
     "trainable_parameters_max",
     "trainable_parameters_mean_of_groups",
+    "inference_parameters",
 )
-_COUNTS = (*_PARAMETERS, "peak_bytes", "stored_bytes")
+_COUNTS = (*_PARAMETERS, "peak_bytes", "stored_bytes", "shared_bytes")
+_TEXTS = (*_BOARD, "method", "rank_group", "missing", "ranked_by", "metric", "definitions")
 
 
-def write(boards: Sequence[Leaderboard]) -> str:
-    """One line per method, accuracies in [0, 1]; several boards share the header.
+def write(found: Sequence[Results]) -> str:
+    """One line per method, scores in [0, 1]; several boards share the header.
 
+    A score has four columns: its mean, `_std` (over seeds), `_low` and `_high` (95% interval).
     Loads with `pandas.read_csv(path, dtype={"fingerprint": str, "checkpoint": str})`; without the
     dtypes, the rare hash that happens to look like a number would be read as one.
     """
-    lines, scores = [], ["mean_of_groups", "mean_of_tasks"]
-    scores += dict.fromkeys(f"group:{group}" for board in boards for group in board.groups)
-    scores += dict.fromkeys(f"task:{task}" for board in boards for task in board.tasks)
-    further = dict.fromkeys(f"metric:{m}" for b in boards for row in b.rows for m in row.metrics)
-    further |= {"peek_gap": None} if any(row.peek_gap for b in boards for row in b.rows) else {}
-    for board in boards:
-        for row in board.rows:
-            line: dict[str, Any] = {
-                "suite": board.suite,
-                "backbone": board.backbone["name"],
-                "checkpoint": board.backbone["checkpoint"][:12],
-                "protocol": board.protocol["name"],
-                "fingerprint": board.fingerprint,
-                "rank": row.rank,
-                "method": row.method,
-                "complete": row.complete,
-                "seeds": len(row.seeds),
-                **{name: getattr(row, name) for name in _COUNTS},
-                "train_seconds": None if row.train_seconds is None else round(row.train_seconds, 3),
-                "missing": "; ".join(row.missing),
-                "ranked_by": board.ranking,
-                "metric": board.metric,
-            }
-            cells = {"mean_of_groups": row.mean_of_groups, "mean_of_tasks": row.mean_of_tasks}
-            cells |= {f"group:{group}": score for group, score in row.groups.items()}
-            cells |= {f"task:{task}": score for task, score in row.tasks.items()}
-            cells |= {f"metric:{name}": score for name, score in row.metrics.items()}
-            cells |= {"peek_gap": row.peek_gap}
-            for name, score in cells.items():
-                if score:
-                    line[name] = round(score.mean, 6)
-                    line[f"{name}_std"] = None if score.std is None else round(score.std, 6)
-            lines.append(line)
-    pairs = [column for name in scores for column in (name, f"{name}_std")]
-    text = io.StringIO()
-    header = [*_BOARD, "rank", "method", "complete", "seeds", *pairs]
-    header += [*_PARAMETERS[:2], "train_seconds", "peak_bytes", "stored_bytes", "missing"]
-    header += [*_PARAMETERS[2:], "ranked_by", "metric"]
-    header += [column for name in further for column in (name, f"{name}_std")]
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return _csv([each.board for each in found])
 
 
 def to_frame(boards: Sequence[Leaderboard]) -> pandas.DataFrame:
     """The CSV as a frame; whole numbers that may be missing are nullable integers."""
     import pandas
 
-    dtype = dict.fromkeys(("rank", *_COUNTS), "Int64")
-    dtype |= dict.fromkeys((*_BOARD, "method", "missing", "ranked_by", "metric"), "str")
-    return pandas.read_csv(io.StringIO(write(boards)), dtype=dtype).fillna({"missing": ""})
+    served = [f"served_bytes:{n}" for n in {board.tasks_served for board in boards} if n]
+    dtype = dict.fromkeys(("rank", *_COUNTS, *served), "Int64")
+    dtype |= dict.fromkeys(_TEXTS, "str") | {"as_good_as_best": "boolean"}
+    frame = pandas.read_csv(io.StringIO(_csv(boards)), dtype=dtype)
+    return frame.fillna({"missing": "", "rank_group": ""})
+
+
+def _csv(boards: Sequence[Leaderboard]) -> str:
+    lines = [_line(board, row) for board in boards for row in board.rows]
+    scores = ["mean_of_groups", "mean_of_tasks"]
+    scores += dict.fromkeys(f"group:{group}" for board in boards for group in board.groups)
+    scores += dict.fromkeys(f"task:{task}" for board in boards for task in board.tasks)
+    further = dict.fromkeys(f"metric:{m}" for b in boards for row in b.rows for m in row.metrics)
+    further |= {"peek_gap": None} if any(row.peek_gap for b in boards for row in b.rows) else {}
+    header = [*_BOARD, "rank", "method", "complete", "seeds", *_columns(scores)]
+    header += [*_PARAMETERS[:2], "train_seconds", "peak_bytes", "stored_bytes", "missing"]
+    header += [*_PARAMETERS[2:], "ranked_by", "metric", *_columns(further)]
+    header += ["rank_group", "as_good_as_best", "shared_bytes"]
+    header += dict.fromkeys(name for board in boards for name in _asked(board))
+    header += ["definitions"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _columns(scores: Sequence[str] | Mapping[str, None]) -> list[str]:
+    return [f"{name}{part}" for name in scores for part in ("", "_std", "_low", "_high")]
+
+
+def _line(board: Leaderboard, row: Row) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "suite": board.suite,
+        "backbone": board.backbone["name"],
+        "checkpoint": board.backbone["checkpoint"][:12],
+        "protocol": board.protocol["name"],
+        "fingerprint": board.fingerprint,
+        "rank": row.rank,
+        "method": row.method,
+        "complete": row.complete,
+        "seeds": len(row.seeds),
+        **{name: getattr(row, name) for name in _COUNTS},
+        "train_seconds": _rounded(row.train_seconds, 3),
+        "missing": "; ".join(row.missing),
+        "ranked_by": board.ranking,
+        "metric": board.metric,
+        "rank_group": row.letters,
+        "as_good_as_best": row.as_good_as_best,
+        **{name: value(row) for name, value in _asked(board).items()},
+        "definitions": _definitions(board),
+    }
+    cells = {"mean_of_groups": row.mean_of_groups, "mean_of_tasks": row.mean_of_tasks}
+    cells |= {f"group:{group}": score for group, score in row.groups.items()}
+    cells |= {f"task:{task}": score for task, score in row.tasks.items()}
+    cells |= {f"metric:{name}": score for name, score in row.metrics.items()}
+    cells |= {"peek_gap": row.peek_gap}
+    for name, score in cells.items():
+        if score:
+            parts = (score.mean, score.std, score.low, score.high)
+            columns = _columns([name])
+            line |= {c: _rounded(part, 6) for c, part in zip(columns, parts, strict=True)}
+    return line
+
+
+def _asked(board: Leaderboard) -> dict[str, Callable[[Row], Any]]:
+    """Columns that are there where they were asked for; a score's name holds its formula."""
+    found: dict[str, Callable[[Row], Any]] = {}
+    if board.tasks_served:
+        found[f"served_bytes:{board.tasks_served}"] = lambda row: row.served_bytes
+    for name, formula in board.efficiency.items():
+        found[f"{name} = {formula}"] = lambda row, name=name: _rounded(row.efficiency[name], 6)
+    return found
+
+
+def _definitions(board: Leaderboard) -> str:
+    told = [f"{column}: {meaning}." for column, meaning in _text.definitions(board).items()]
+    return " ".join([*told, board.judged]).rstrip()
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

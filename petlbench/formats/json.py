@@ -1,4 +1,4 @@
-"""JSON: every field of every board."""
+"""JSON: every field of every board, and what the columns mean."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from petlbench.leaderboard import Leaderboard
+from petlbench.formats import _text
+from petlbench.results import Results
 
 EXTENSION = ".json"
 
 
-def write(boards: Sequence[Leaderboard]) -> str:
-    """Every field of every board; accuracies in [0, 1] and not rounded."""
-    return json.dumps([asdict(board) for board in boards], indent=2) + "\n"
+def write(found: Sequence[Results]) -> str:
+    """Scores in [0, 1] and not rounded; `definitions` say what the fields of rows are."""
+    boards = [asdict(each.board) | {"definitions": _text.definitions(each.board)} for each in found]
+    return json.dumps(boards, indent=2, allow_nan=False) + "\n"

@@ -5,39 +5,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from petlbench.formats import _text
-from petlbench.leaderboard import Leaderboard, compact
+from petlbench.leaderboard import Leaderboard
+from petlbench.results import Results
 
 EXTENSION = ".md"
 
 
-def write(boards: Sequence[Leaderboard]) -> str:
-    """Tables for a README: percent with spread, caption and notes below each."""
-    parts = [f"{_text.apart(boards)}.\n"] if len(boards) > 1 else []
-    for board in boards:
-        columns = [
-            ["Rank", *(str(row.rank or "–") for row in board.rows)],
-            ["Method", *(_text.name(row) for row in board.rows)],
-        ]
-        columns += [
-            [header, *_text.texts(board, scores, "{}" if header == _text.GAP else "**{}**")]
-            for header, scores in _text.columns(board)
-        ]
-        columns += [
-            ["Params", *(_text.parameters(row) for row in board.rows)],
-            ["With head", *(compact(row.trainable_parameters_with_head) for row in board.rows)],
-            ["Training", *(_text.duration(row.train_seconds) for row in board.rows)],
-            ["Peak memory", *(_text.size(row.peak_bytes) for row in board.rows)],
-            ["Stored", *(_text.size(row.stored_bytes) for row in board.rows)],
-        ]
-        lines = [_line(cells) for cells in zip(*columns, strict=True)]
-        lines.insert(1, _line([":--" if c[0] == "Method" else "--:" for c in columns]))
-        lines += ["", f"{_text.caption(board)} Best of the ranked rows in bold."]
-        if board.notes:
-            lines += ["", *(f"- {note}" for note in board.notes)]
-        parts.append("\n".join(lines) + "\n")
-    return "\n".join(parts)
+def write(found: Sequence[Results]) -> str:
+    """One table for each comparison, caption and notes below it; the best in bold."""
+    boards = [each.board for each in found]
+    parts = [f"{_text.apart(boards)}\n"] if len(boards) > 1 else []
+    return "\n".join([*parts, *map(_table, boards)])
+
+
+def _table(board: Leaderboard) -> str:
+    columns = _text.who(board) + _text.scores(board) + _text.costs(board)
+    lines = [
+        _line(column.header for column in columns),
+        _line(":--" if column.is_text else "--:" for column in columns),
+        *(_line(map(_cell, cells)) for cells in zip(*(c.cells for c in columns), strict=True)),
+        "",
+        _escaped(_text.caption(board, columns)),
+    ]
+    if board.notes:
+        lines += ["", *(f"- {_escaped(note)}" for note in board.notes)]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(cell: _text.Cell) -> str:
+    text = _escaped(cell.text)
+    return f"**{text}** {cell.spread}".rstrip() if cell.mark == "best" else f"{text} {cell.spread}"
 
 
 def _line(cells: Iterable[str]) -> str:
     escaped = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
     return f"| {' | '.join(escaped)} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("*", "\\*")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from petlbench.formats import _text
-from petlbench.formats._text import Columns
 from petlbench.leaderboard import Leaderboard
+from petlbench.results import Results
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,14 +16,23 @@ if TYPE_CHECKING:
 
 EXTENSION = ".txt"
 
+_SHORT = {
+    "Rank": "#",
+    "Rank group": "rank\ngroup",
+    "Method": "method",
+    "Params": "params",
+    "Training": "train",
+}
+_TOO_MANY = ("With head", "At inference", "Peak memory", "Stored")  # for a screen
 
-def write(boards: Sequence[Leaderboard]) -> str:
+
+def write(found: Sequence[Results]) -> str:
     """As on a screen without colours that is as wide as the tables."""
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=10_000)
     with console.capture() as captured:
-        show(boards, console)
+        show([each.board for each in found], console)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
 
 
@@ -32,47 +41,47 @@ def show(boards: Sequence[Leaderboard], console: Console) -> None:
     from rich.markup import escape
 
     for board in boards:
-        means, groups, rest = _text.means(board), _text.of_groups(board), _text.further(board)
-        everything = _text.columns(board)
-        for columns in (everything, means + groups + rest, means + rest, means + groups, means):
+        means, groups = _text.means(board), _text.groups(board)
+        tasks, rest = _text.tasks(board), _text.further(board)
+        ranking = [column for column in means + groups if column.header.lower() == board.ranking]
+        costs = [column for column in _text.costs(board) if column.header not in _TOO_MANY]
+        choices = (means + groups + tasks + rest, means + groups + rest, means + rest)
+        for scores in (*choices, means + groups, means, ranking or means):
+            columns = [*_text.who(board), *scores, *costs]
             table = _table(board, columns)
             unbounded = console.options.update(width=10_000)
             if console.measure(table, options=unbounded).maximum <= console.width:
                 break
         console.print(table)
-        console.print(escape(_text.caption(board)), style="dim", highlight=False)
+        console.print(escape(_text.caption(board, columns)), style="dim", highlight=False)
         for note in board.notes:
             console.print(f"[yellow]![/] {escape(note)}", highlight=False)
         console.print()
     if len(boards) > 1:
-        console.print(f"[yellow]![/] {escape(_text.apart(boards))}.", highlight=False)
+        console.print(f"[yellow]![/] {escape(_text.apart(boards))}", highlight=False)
 
 
-def _table(board: Leaderboard, columns: Columns) -> Table:
+def _table(board: Leaderboard, columns: Sequence[_text.Column]) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     title = f"{board.suite} · {board.backbone['name']} · protocol {board.protocol['name']}"
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=escape(title))
-    table.add_column("#", justify="right")
-    # 25: six accuracy columns beside it still fit into 100
-    table.add_column("method", overflow="fold", max_width=25)
-    for header, _ in columns:
-        table.add_column(escape(header.replace(" of ", " of\n")), justify="right", no_wrap=True)
-    table.add_column("params", justify="right", no_wrap=True)
-    table.add_column("train", justify="right", no_wrap=True)
-    texts = [
-        _text.texts(board, scores, "{}" if header == _text.GAP else "[bold]{}[/]")
-        for header, scores in columns
-    ]
-    for i, row in enumerate(board.rows):
-        table.add_row(
-            str(row.rank or "–"),
-            escape(_text.name(row)),
-            *(column[i].replace("± ", "±") for column in texts),
-            _text.parameters(row),
-            _text.duration(row.train_seconds),
-            style=None if row.complete else "dim",
-        )
+    for column in columns:
+        header = column.header.replace(" of ", " of\n").replace(" served", "\nserved")
+        short = escape(_SHORT.get(column.header, header))
+        if column.header == "Method":  # 25: six accuracy columns beside it still fit into 100
+            table.add_column(short, overflow="fold", max_width=25)
+        else:
+            table.add_column(short, justify="left" if column.is_text else "right", no_wrap=True)
+    for row, *cells in zip(board.rows, *(column.cells for column in columns), strict=True):
+        table.add_row(*map(_cell, cells), style=None if row.complete else "dim")
     return table
+
+
+def _cell(cell: _text.Cell) -> str:
+    from rich.markup import escape
+
+    text, spread = escape(cell.text), escape(cell.spread).replace("± ", "±")
+    return f"[bold]{text}[/] {spread}".rstrip() if cell.mark == "best" else f"{text} {spread}"
