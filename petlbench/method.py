@@ -165,13 +165,17 @@ def members(file: Path) -> dict[str, str]:
     return {}
 
 
-def summary(file: Path) -> str:
-    """First docstring line of the method in `file`, read without running it (no torch import)."""
+def docstring(file: Path) -> str:
+    """Of the method in `file`, read without running it (no torch import)."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     decorated = [node for node in classes if node.decorator_list and ast.get_docstring(node)]
-    docstring = ast.get_docstring(decorated[-1]) if decorated else ast.get_docstring(tree)
-    return (docstring or "").split("\n", 1)[0]
+    return (ast.get_docstring(decorated[-1]) if decorated else ast.get_docstring(tree)) or ""
+
+
+def summary(file: Path) -> str:
+    """The docstring's first line."""
+    return docstring(file).split("\n", 1)[0]
 
 
 def settings_text(file: Path) -> list[str]:
