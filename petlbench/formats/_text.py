@@ -15,11 +15,15 @@ GAP = "Peek gap"  # the one column in which more is not better
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in one place: "71.2", "± 0.4", and whether it is "best" or "second"."""
+    """What stands in one place: "71.2", "± 0.4", and whether it is "best" or "second".
+
+    `value` is the number behind the text, by which the column may be sorted.
+    """
 
     text: str
     spread: str = ""
     mark: str = ""
+    value: float | None = None
 
     def __str__(self) -> str:
         return f"{self.text} {self.spread}".rstrip()
@@ -40,7 +44,7 @@ Scores = Sequence[Score | None]
 def who(board: Leaderboard) -> list[Column]:
     """Rank, group of equals where that is known, and method."""
     ranks = [f"{row.rank or NONE}{'*' if row.as_good_as_best else ''}" for row in board.rows]
-    found = [_plain("Rank", ranks)]
+    found = [_plain("Rank", ranks, values=[row.rank for row in board.rows])]
     if any(row.letters for row in board.rows):
         found.append(_plain("Rank group", [row.letters or NONE for row in board.rows], True))
     return [*found, _plain("Method", [name(row) for row in board.rows], True)]
@@ -82,13 +86,11 @@ def scores(board: Leaderboard) -> list[Column]:
 
 def costs(board: Leaderboard) -> list[Column]:
     """Every convention of counting side by side, where any row tells it."""
-    counted = [
-        _plain("Params", [parameters(row) for row in board.rows]),
-        *(
-            _plain(header, [write(getattr(row, field)) for row in board.rows])
-            for header, field, write in _COSTS
-        ),
-    ]
+    values = [row.trainable_parameters for row in board.rows]
+    counted = [_plain("Params", [parameters(row) for row in board.rows], values=values)]
+    for header, field, write in _COSTS:
+        values = [getattr(row, field) for row in board.rows]
+        counted.append(_plain(header, [write(value) for value in values], values=values))
     told = [column for column in counted if any(cell.text != NONE for cell in column.cells)]
     return told + served(board) + efficiency(board)
 
@@ -96,7 +98,8 @@ def costs(board: Leaderboard) -> list[Column]:
 def served(board: Leaderboard) -> list[Column]:
     if not board.tasks_served:
         return []
-    return [_plain(serving(board.tasks_served), [size(row.served_bytes) for row in board.rows])]
+    values = [row.served_bytes for row in board.rows]
+    return [_plain(serving(board.tasks_served), list(map(size, values)), values=values)]
 
 
 def serving(tasks: int) -> str:
@@ -109,10 +112,8 @@ def efficiency(board: Leaderboard) -> list[Column]:
     def text(value: float | None) -> str:
         return NONE if value is None else f"{value:.3f}"
 
-    return [
-        _plain(each.upper(), [text(row.efficiency[each]) for row in board.rows])
-        for each in board.efficiency
-    ]
+    values = {each: [row.efficiency[each] for row in board.rows] for each in board.efficiency}
+    return [_plain(each.upper(), [*map(text, v)], values=v) for each, v in values.items()]
 
 
 def definitions(board: Leaderboard) -> dict[str, str]:
@@ -202,8 +203,14 @@ _COSTS: tuple[tuple[str, str, Callable[[Any], str]], ...] = (
 )
 
 
-def _plain(header: str, texts: Sequence[str], is_text: bool = False) -> Column:
-    return Column(header, [Cell(text) for text in texts], is_text)
+def _plain(
+    header: str,
+    texts: Sequence[str],
+    is_text: bool = False,
+    values: Sequence[float | None] | None = None,
+) -> Column:
+    pairs = zip(texts, values or [None] * len(texts), strict=True)
+    return Column(header, [Cell(text, value=value) for text, value in pairs], is_text)
 
 
 def _scores(board: Leaderboard, header: str, scores: Scores) -> Column:
@@ -218,7 +225,7 @@ def _cell(score: Score | None, mark: str) -> Cell:
     spread = "" if score.std is None else f"± {100 * score.std:.1f}"
     if score.low is not None and score.high is not None:
         spread = f"[{100 * score.low:.1f}, {100 * score.high:.1f}]"
-    return Cell(f"{100 * score.mean:.1f}", spread, mark)
+    return Cell(f"{100 * score.mean:.1f}", spread, mark, score.mean)
 
 
 def _marks(board: Leaderboard, scores: Scores) -> list[str]:
