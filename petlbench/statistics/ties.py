@@ -17,6 +17,12 @@ def apart(values: Array, draws: Array, level: float = 0.95) -> Flags:
     (single-step max-t; Westfall and Young 1993, ch. 2). `values` (methods,), `draws` (count,
     methods) around them. A pair that never moves apart in any resample is not told apart.
     """
+    critical, scale = bound(values, draws, level)
+    return np.asarray((np.abs(values[:, None] - values) > critical * scale) & (scale > 0))
+
+
+def bound(values: Array, draws: Array, level: float = 0.95) -> tuple[float, Array]:
+    """How many times its scale a difference must be for `apart`, and the scales of all pairs."""
     methods = len(values)
     moved = draws - values
     scale = np.sqrt(_variance(moved))
@@ -26,8 +32,7 @@ def apart(values: Array, draws: Array, level: float = 0.95) -> Flags:
         room = scale[i, i + 1 :]
         found = np.divide(gap, room, where=room > 0, out=np.zeros_like(gap))
         largest = np.maximum(largest, found.max(axis=1))
-    critical = np.quantile(largest, level)
-    return np.asarray((np.abs(values[:, None] - values) > critical * scale) & (scale > 0))
+    return float(np.quantile(largest, level)), scale
 
 
 def apart_from_best(values: Array, draws: Array, level: float = 0.95) -> Flags:
