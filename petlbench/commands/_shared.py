@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -68,6 +68,24 @@ def comparisons(options: argparse.Namespace) -> list[Results]:
     for problem in problems:
         print(f"petlbench: {problem}", file=sys.stderr)
     return api.select(found, options.fingerprint)
+
+
+def only(found: Sequence[Results], options: argparse.Namespace, what: str) -> Results:
+    """The one of these `comparisons`; several must not share `what` (a plot), so one is chosen."""
+    from petlbench import leaderboard
+
+    if len(found) == 1:
+        return found[0]
+    boards = [each.board for each in found]
+    differ = "\n".join(f"  {line}" for line in leaderboard.differences(boards))
+    names = "\n".join(
+        f"  --fingerprint {b.fingerprint}  ({leaderboard.subject(b)}; {len(b.rows)} methods)"
+        for b in boards
+    )
+    raise UsageError(
+        f"{options.results} holds {len(found)} comparisons that must not share {what}:\n"
+        f"{differ}\nChoose one:\n{names}"
+    )
 
 
 def boards(options: argparse.Namespace) -> list[Leaderboard]:

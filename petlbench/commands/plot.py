@@ -7,7 +7,7 @@ from pathlib import Path
 
 from petlbench import plots
 from petlbench.commands import _shared as shared
-from petlbench.errors import UsageError, unknown
+from petlbench.errors import unknown
 
 ORDER = 75
 
@@ -21,19 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     if options.kind not in plots.names():
         raise unknown("plot", options.kind, plots.names())
-    from petlbench import leaderboard
-
     chosen = plots.candidates(options.kind, shared.comparisons(options))
-    if len(chosen) > 1:
-        found = [each.board for each in chosen]
-        differ = "\n".join(f"  {line}" for line in leaderboard.differences(found))
-        names = "\n".join(
-            f"  --fingerprint {b.fingerprint}  ({leaderboard.subject(b)}; {len(b.rows)} methods)"
-            for b in found
-        )
-        raise UsageError(
-            f"{options.results} holds {len(chosen)} comparisons that must not share a plot:\n"
-            f"{differ}\nChoose one:\n{names}"
-        )
+    found = shared.only(chosen, options, "a plot")
     output = options.output or Path(f"{options.kind.replace('-', '_')}.png")
-    shared.save(lambda: plots.draw(options.kind, chosen[0], output), output)
+    shared.save(lambda: plots.draw(options.kind, found, output), output)
