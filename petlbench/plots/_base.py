@@ -27,7 +27,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from numpy.typing import NDArray
 
 from petlbench.errors import UsageError, unknown
-from petlbench.leaderboard import Leaderboard, Record, Row, subject
+from petlbench.leaderboard import Leaderboard, Record, Row, Score, subject
 from petlbench.results import Results
 
 Array = NDArray[np.float64]
@@ -47,9 +47,11 @@ _COMMON = {
     "svg.hashsalt": "petlbench",
 }
 SIZE = 11  # points, of a label of the screen's style
-# The width counts; every figure finds its height.
+# The width counts; every figure finds its height. Columns and pages are those of most proceedings.
 STYLES: dict[str, dict[str, Any]] = {
     "screen": {"font.size": SIZE, "figure.figsize": (7.2, 4.8)},
+    "paper": {"font.size": 8, "figure.figsize": (3.3, 2.4)},
+    "paper-wide": {"font.size": 8, "figure.figsize": (6.9, 4.6)},
 }
 
 # Blue against grey, filled against hollow, bold against plain: told apart without colour too.
@@ -105,6 +107,7 @@ class Page:
     below: list[str]
     width: float
     scale: float  # of the lengths
+    keys: int = 1  # lines of a legend above the axes
 
     @classmethod
     def of(
@@ -127,8 +130,8 @@ class Page:
 
     @property
     def top(self) -> float:
-        """From the axes to the upper edge, with a line for a legend."""
-        return 0.42 + 0.23 * (len(self.title) - 1) + LINE * (len(self.above) + 1.6)
+        """From the axes to the upper edge, with room for a legend."""
+        return 0.42 + 0.23 * (len(self.title) - 1) + LINE * (len(self.above) + self.keys + 0.6)
 
     @property
     def bottom(self) -> float:
@@ -156,13 +159,52 @@ class Page:
         return figure.add_axes(tuple(np.divide(box, (self.width, height, self.width, height))))
 
 
-def seeds(rows: Sequence[Row], bars: bool = False) -> str:
-    """How many, in words; with `bars`, also what error bars are."""
+def seeds(rows: Sequence[Row]) -> str:
+    """How many, in words."""
     counts = sorted({len(row.seeds) for row in rows})
     if counts == [1]:
         return "1 seed"
     number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{number} seeds" + (", bars ± 1 standard deviation" if bars else "")
+    return f"{number} seeds"
+
+
+def bars(scores: Sequence[Score]) -> tuple[Callable[[Score], tuple[float, float]], str]:
+    """How far the error bar of a score reaches below and above its mean (%), and what bars are.
+
+    The 95% intervals if all scores of the figure have one, else one sample standard deviation over
+    seeds, never both; NaN where there is none.
+    """
+    if all(score.low is not None and score.high is not None for score in scores):
+        return _interval, "bars: 95% intervals"
+    told = "bars ± 1 standard deviation" if any(score.std for score in scores) else ""
+    return _deviation, told
+
+
+def _interval(score: Score) -> tuple[float, float]:
+    low, high = score.low or 0.0, score.high or 0.0
+    return 100 * (score.mean - low), 100 * (high - score.mean)
+
+
+def _deviation(score: Score) -> tuple[float, float]:
+    spread = 100 * (score.std or np.nan)
+    return spread, spread
+
+
+def words(*parts: str) -> str:
+    """Those that say something, as a list."""
+    return ", ".join(part for part in parts if part)
+
+
+def letters(row: Row) -> str:
+    """The letters of a row, small and raised, to stand behind its name."""
+    return rf"$^{{\mathrm{{{row.letters}}}}}$" if row.letters else ""
+
+
+def judged(board: Leaderboard) -> list[str]:
+    """What letters behind names mean, if there are any."""
+    if not any(row.letters for row in board.rows):
+        return []
+    return ["Methods that share a letter cannot be told apart."]
 
 
 def metric(board: Leaderboard) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ def dumbbells(
 
     The methods are ordered by the mark of index `order`, best first.
     """
+    columns = len(marks) if page.width > 6 else 1  # of the legend
+    page = replace(page, keys=-(-len(marks) // columns))
     values = dict(sorted(values.items(), key=lambda item: -item[1][order]))
-    names = [textwrap.fill(name, 28) for name in values]
+    names = [textwrap.fill(name, round(3.9 * page.width)) for name in values]
     table = np.array(list(values.values()))  # (methods, marks)
     tall = np.array([0.14 + 0.16 * (name.count("\n") + 1) for name in names])
     longest = max(len(line) for name in names for line in name.split("\n"))
@@ -60,7 +63,7 @@ def dumbbells(
     axes.legend(
         loc="lower right",
         bbox_to_anchor=(1, 1),
-        ncols=len(marks),
+        ncols=columns,
         frameon=False,
         fontsize=pt(9),
         handletextpad=0.1,

@@ -6,7 +6,6 @@ pixels of the figure.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,17 +17,16 @@ from scipy.optimize import isotonic_regression
 from petlbench.plots._base import Array, pt
 
 _FAINT = "#999999"
-_LABEL_WIDTH = 24  # characters; longer names are wrapped
 
 
 def label_points(
-    axes: Axes, at: Array, spread: Array, names: Sequence[str], front: Sequence[int], steps: Array
+    axes: Axes, at: Array, reach: Array, names: Sequence[str], front: Sequence[int], steps: Array
 ) -> bool:
     """Name every point without covering a name or a point; False if there is no room.
 
-    `at` and `steps` (the corners of the drawn front) are (x, y) in data coordinates. The best of
-    several orders of placing is kept. Deterministic, and free of overlap by construction, which
-    placement by forces is not.
+    `at` and `steps` (the corners of the drawn front) are (x, y) in data coordinates; error bars
+    reach `reach` (N, 2) below and above. The best of several orders of placing is kept.
+    Deterministic, and free of overlap by construction, which placement by forces is not.
     """
     point = axes.get_figure(root=True).dpi / 72  # type: ignore[union-attr]
     labels = []
@@ -36,7 +34,7 @@ def label_points(
         weight, colour = ("bold", "black") if i in front else ("normal", "#333333")
         labels.append(
             axes.annotate(
-                "\n".join(textwrap.wrap(name, _LABEL_WIDTH)),
+                name,
                 at[i],
                 xytext=(0, 0),
                 textcoords="offset points",  # so that the place holds at any resolution
@@ -51,11 +49,13 @@ def label_points(
     # Text.: the annotation's own extent would take in its point.
     sizes = np.array([Text.get_window_extent(label).size for label in labels]) + 2 * point
     centres = axes.transData.transform(at)
-    tops = axes.transData.transform(at + np.column_stack([0 * spread, spread]))
-    reach = np.column_stack([np.full(len(at), 3 * point), tops[:, 1] - centres[:, 1]])
+    wide = np.full(len(at), 3 * point)
+    ends = [at - reach[:, :1] * (0, 1), at + reach[:, 1:] * (0, 1)]
+    down, up = (np.abs(axes.transData.transform(end) - centres)[:, 1] for end in ends)
     corners = axes.transData.transform(steps)
     edges = np.hstack([np.minimum(*_ends(corners)), np.maximum(*_ends(corners))])
-    bars = np.hstack([centres - reach, centres + reach])
+    low, high = np.column_stack([wide, down]), np.column_stack([wide, up])
+    bars = np.hstack([centres - low, centres + high])
 
     apart = np.hypot(*(centres[:, None] - centres[None]).T)
     rng = np.random.default_rng(0)

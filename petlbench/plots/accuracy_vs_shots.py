@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -58,19 +58,26 @@ def draw(results: Results) -> Figure:
     partly = [f"{n:g}" for n in ticks if n not in everywhere]
     notes = [f"Not averaged, as not every data set was run: {', '.join(partly)}."] if partly else []
 
-    page = Page.of(board, f"{base.metric(board)} against {short}", [base.seeds(rows, True)], notes)
+    drawn = [score for curves in panels.values() for curve in curves for _, score in curve if score]
+    bar, told = base.bars(drawn)
+    facts = [base.words(base.seeds(rows), told)]
+    page = Page.of(board, f"{base.metric(board)} against {short}", facts, notes)
     names = [textwrap.fill(row.method, 36) for row in rows]
     longest = max(len(line) for name in names for line in name.split("\n"))
-    keys = max(1, min(4, len(rows), int(7 / (0.6 + 0.08 * longest))))  # columns of the legend
+    room = page.width - 0.2
+    keys = max(1, min(4, len(rows), int(room / (0.6 + 0.08 * longest))))  # columns of the legend
     tall = [0.06 + 0.165 * (name.count("\n") + 1) for name in names]
     # inches, as all that follows; a legend fills one column after the other
     legend = 0.06 + max(sum(column) for column in np.array_split(tall, keys))
     step = np.diff(np.log2(ticks)).min() / (1.16 * np.log2(ticks[-1] / ticks[0]))
     wide = max(len(f"{n:g}") for n in ticks) * 0.1  # of a tick's name
-    columns = 3 if len(panels) > 4 and step * 1.75 > wide else min(2, len(panels))
-    lines = -(-len(panels) // columns)
     left, gap, below, panel = 0.72, 0.48, 0.6, 1.8
-    width = (page.width - left - 0.12 - gap * (columns - 1)) / columns
+    room = page.width - left - 0.12 + gap
+    columns = min(len(panels), int(room / (1.5 + gap)) if len(panels) > 4 else 2)
+    while columns > 1 and step * (room / columns - gap) <= wide:
+        columns -= 1
+    lines = -(-len(panels) // columns)
+    width = room / columns - gap
     inner = lines * panel + (lines - 1) * below
     height = page.top + inner + page.bottom + legend
     figure = page.figure(height)
@@ -81,7 +88,7 @@ def draw(results: Results) -> Figure:
         axes.set_title(
             title, size=pt(10), loc="left", weight="normal" if title in task_at else "bold"
         )
-        _curves(axes, curves, ticks)
+        _curves(axes, curves, ticks, bar)
     middle = (left + 0.5 * (page.width - left - 0.12)) / page.width
     low = page.bottom + legend
     figure.text(middle, (low - 0.42) / height, label, ha="center", size=pt(10))
@@ -105,13 +112,23 @@ def draw(results: Results) -> Figure:
 
 
 def _curves(
-    axes: Axes, curves: Sequence[Sequence[tuple[float, Score | None]]], ticks: Sequence[float]
+    axes: Axes,
+    curves: Sequence[Sequence[tuple[float, Score | None]]],
+    ticks: Sequence[float],
+    bar: Callable[[Score], tuple[float, float]],
 ) -> None:
     """Accuracies (%) with their spread against amounts, a curve per method."""
     for curve, look in zip(curves, looks(len(curves)), strict=True):
-        points = [(n, 100 * s.mean, 100 * (s.std or np.nan)) for n, s in curve if s]
+        points = np.array([(n, 100 * s.mean, *bar(s)) for n, s in curve if s])
         axes.errorbar(
-            *np.array(points).T, **look, lw=1.2, ms=4, mew=0.8, elinewidth=0.8, capsize=1.5
+            *points[:, :2].T,
+            yerr=points[:, 2:].T,
+            **look,
+            lw=1.2,
+            ms=4,
+            mew=0.8,
+            elinewidth=0.8,
+            capsize=1.5,
         )
     axes.set_xscale("log", base=2)
     pad = (ticks[-1] / ticks[0]) ** 0.08

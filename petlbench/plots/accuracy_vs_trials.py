@@ -36,7 +36,7 @@ def draw(results: Results) -> Figure:
         [budget, base.seeds([row for row in base.ranked(board) if row.method in best])],
         lacking,
     )
-    wrapped = [textwrap.fill(name, 26) for name in names]
+    wrapped = [textwrap.fill(name, round(3.6 * page.width)) for name in names]
     longest = max(len(line) for name in wrapped for line in name.split("\n"))
     right = 0.42 + 0.085 * longest  # inches, for the names
     tall = np.array([0.06 + 0.16 * (name.count("\n") + 1) for name in wrapped])
@@ -74,7 +74,8 @@ def draw(results: Results) -> Figure:
             size=pt(9),
             linespacing=1.1,
         )
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count <= 12 * s)
+    most = max(4, min(12, int(2.6 * box[2])))  # numbers at the axis
+    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count <= most * s)
     marks = sorted({1, *range(step, count + 1, step)} - ({2} if step > 2 else set()))
     base.ticks(axes, marks, [str(mark) for mark in marks])
     axes.set_xlabel("trials a task, the first being the default setting")

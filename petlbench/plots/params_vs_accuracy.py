@@ -1,35 +1,116 @@
-"""What ranks against trainable parameters, with the Pareto front."""
+"""What ranks against a cost, such as trainable parameters, with the Pareto front."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from petlbench.errors import UsageError, unknown
 from petlbench.leaderboard import Leaderboard, Row
 from petlbench.plots import _base as base
 from petlbench.plots._base import FRONT, GRID, OTHER, Array, Page, pt
 from petlbench.plots._labels import label_points
 from petlbench.results import Results
 
+
+@dataclass(frozen=True)
+class Cost:
+    """What may stand on the x axis."""
+
+    name: str
+    label: str  # of the axis
+    of: Callable[[Row], float | None]
+    units: tuple[tuple[float, str], ...]  # of the numbers at the axis, the largest first
+    machine: bool = False  # whether it depends on the machine
+
+
+_COUNTS = ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
+_BYTES = ((1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1, " B"))
+COSTS = {
+    "parameters": Cost(
+        "trainable parameters",
+        "trainable parameters, without head",
+        lambda row: row.trainable_parameters,
+        _COUNTS,
+    ),
+    "parameters-with-head": Cost(
+        "trainable parameters with head",
+        "trainable parameters, with head",
+        lambda row: row.trainable_parameters_with_head,
+        _COUNTS,
+    ),
+    "inference-parameters": Cost(
+        "parameters left at inference",
+        "parameters beside backbone and head after merging",
+        lambda row: row.inference_parameters,
+        _COUNTS,
+    ),
+    "added-flops": Cost(
+        "added compute",
+        "added floating-point operations per image, after merging",
+        lambda row: row.added_flops,
+        ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1, "")),
+    ),
+    "stored-bytes": Cost(
+        "stored size",
+        "stored for one task, beside the backbone",
+        lambda row: row.stored_bytes,
+        _BYTES,
+    ),
+    "train-seconds": Cost(
+        "training time",
+        "training time of all tasks, one seed (s)",
+        lambda row: row.train_seconds,
+        ((1, ""),),
+        machine=True,
+    ),
+    "peak-memory": Cost(
+        "peak memory",
+        "peak memory of training and testing",
+        lambda row: row.peak_bytes,
+        _BYTES,
+        machine=True,
+    ),
+}
+
 _SLASH: dict[str, Any] = {"marker": [(-0.4, -1), (0.4, 1)], "ls": "none", "c": "black", "ms": 9}
 _ERASER: dict[str, Any] = {"c": "white", "lw": 3}
 _HEIGHT = 4.8  # inches
+_LABEL_WIDTH = 24  # characters; longer names are wrapped
 
 
-def draw(results: Results) -> Figure:
-    """What ranks (%) against trainable parameters without head, with the Pareto front.
+def draw(results: Results, x: str = "parameters") -> Figure:
+    """What ranks (%) against a cost, with the Pareto front.
 
-    Error bars are one sample standard deviation over seeds. A method with no trainable
-    parameters stands in a slot of its own, left of the broken logarithmic axis.
+    A method that costs nothing stands in a slot of its own, left of the broken logarithmic axis.
+    Methods whose cost was not measured are named below.
+
+    Args:
+        results: The comparison.
+        x: The cost, a name of `COSTS`.
     """
-    rows = base.ranked(results.board)
+    if x not in COSTS:
+        raise unknown("x of params-vs-accuracy", x, COSTS)
+    cost, board = COSTS[x], results.board
+    rows = [row for row in base.ranked(board) if cost.of(row) is not None]
+    if not rows:
+        raise UsageError(
+            f"nothing to plot: no record of suite {board.suite} tells of its {cost.name}. "
+            f"Choose another x: {', '.join(COSTS)}."
+        )
+    lacking = [row.method for row in base.ranked(board) if cost.of(row) is None]
+    notes = [f"No {cost.name} was measured, not drawn: {', '.join(lacking)}."] if lacking else []
+    if cost.machine:
+        notes += _machines(results, rows)
     # Crowded labels get a taller figure rather than a smaller font.
     height = _HEIGHT + 0.12 * max(len(rows) - 10, 0)
-    while (figure := _against_parameters(results.board, rows, height)) is None:
+    while (figure := _against(cost, board, rows, notes, height)) is None:
         height *= 1.25
     return figure
 
@@ -43,23 +124,41 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     ]
 
 
-def _against_parameters(board: Leaderboard, rows: Sequence[Row], height: float) -> Figure | None:
+def _machines(results: Results, rows: Sequence[Row]) -> list[str]:
+    """Where it was measured; a warning if in several places."""
+    found = set()
+    for row in rows:
+        for record in results.of(row):
+            made = record["environment"]
+            found.add(str(made.get("gpu") or made.get("processor") or made["device"]))
+    told = ", ".join(sorted(found))
+    if len(found) > 1:
+        return [f"Measured on different machines, so not comparable among them: {told}."]
+    return [f"Measured on {told}."] if found else []
+
+
+def _against(
+    cost: Cost, board: Leaderboard, rows: Sequence[Row], notes: Sequence[str], height: float
+) -> Figure | None:
     """The figure, or None if its labels do not fit into this height (inches)."""
-    params = np.array([row.trainable_parameters or 0 for row in rows], dtype=float)
+    costs = np.array([cost.of(row) for row in rows], dtype=float)
     scores = [row.ranking for row in rows if row.ranking]
     percent = np.array([100 * score.mean for score in scores])
-    spread = np.array([100 * (score.std or 0.0) for score in scores])
-    front = pareto_front(list(zip(params.tolist(), percent.tolist(), strict=True)))
+    bar, told = base.bars(scores)
+    reach = np.array([bar(score) for score in scores])
+    spread = np.nan_to_num(reach)
+    front = pareto_front(list(zip(costs.tolist(), percent.tolist(), strict=True)))
 
-    about = f"{base.metric(board)} against trainable parameters"
-    page = Page.of(board, about, [base.seeds(rows, bars=True)])
+    facts = [base.words(base.seeds(rows), told)]
+    about = f"{base.metric(board)} against {cost.name}"
+    page = Page.of(board, about, facts, [*base.judged(board), *notes])
     figure = page.figure(height)
     box = (0.828, page.bottom, page.width - 1.008, height - page.top - page.bottom)
     axes = page.axes(figure, box)
 
-    x = _parameter_axis(axes, params)
+    x = _cost_axis(axes, costs, cost)
     axes.set_ylabel(f"{board.ranking} (%)")
-    low, high = (percent - spread).min(), (percent + spread).max()
+    low, high = (percent - spread[:, 0]).min(), (percent + spread[:, 1]).max()
     margin = max(0.12 * (high - low), 0.5)
     axes.set_ylim(low - margin, high + margin)
     ticks = [tick for tick in axes.get_yticks() if low - margin <= tick <= min(100, high + margin)]
@@ -67,7 +166,7 @@ def _against_parameters(board: Leaderboard, rows: Sequence[Row], height: float) 
     axes.grid(axis="y", **GRID)
     axes.set_axisbelow(True)
 
-    # Best accuracy for at most so many parameters, up to the right edge.
+    # Best accuracy for at most so much, up to the right edge.
     steps = sorted({(x[i], percent[i]) for i in front})
     step_x, step_y = np.array([*steps, (axes.get_xlim()[1], steps[-1][1])]).T
     front_line = np.column_stack([np.repeat(step_x, 2)[1:], np.repeat(step_y, 2)[:-1]])
@@ -78,9 +177,14 @@ def _against_parameters(board: Leaderboard, rows: Sequence[Row], height: float) 
     ):
         if members:
             dots = (x[members], percent[members])
-            bars = np.where(spread[members] > 0, spread[members], np.nan)
             axes.errorbar(
-                *dots, yerr=bars, fmt="none", color=colour, elinewidth=1, capsize=2.5, zorder=level
+                *dots,
+                yerr=reach[members].T,
+                fmt="none",
+                color=colour,
+                elinewidth=1,
+                capsize=2.5,
+                zorder=level,
             )
             axes.plot(*dots, "o", markersize=6.5, color=colour, mfc=fill, label=name, zorder=level)
     axes.legend(
@@ -93,24 +197,24 @@ def _against_parameters(board: Leaderboard, rows: Sequence[Row], height: float) 
         handletextpad=0.3,
         borderaxespad=0.1,
     )
-    names = [row.method for row in rows]
+    names = [textwrap.fill(row.method, _LABEL_WIDTH) + base.letters(row) for row in rows]
     at = np.column_stack([x, percent])
     return figure if label_points(axes, at, spread, names, front, front_line) else None
 
 
-def _parameter_axis(axes: Axes, params: Array) -> Array:
-    """Logarithmic axis over the positive counts, a slot for 0 if needed; where each point goes."""
-    positive = params[params > 0] if params.any() else np.array([1e3])
+def _cost_axis(axes: Axes, costs: Array, cost: Cost) -> Array:
+    """Logarithmic axis over what is not 0, a slot for 0 if needed; where each point goes."""
+    positive = costs[costs > 0] if costs.any() else np.array([1e3])
     low, high = np.log10(positive.min()), np.log10(positive.max())
     # At least 0.8 decades, so that two ticks of 1, 2, 5 are always in sight.
     pad = max(0.1 * (high - low), (0.8 - (high - low)) / 2)
     low, high = low - pad, high + pad
     factors = (1,) if high - low > 2.2 else (1, 2, 5)
     ticks = [f * 10.0**k for k in range(int(low) - 1, int(high) + 1) for f in factors]
-    ticks = [tick for tick in ticks if 10**low <= tick <= 10**high and params.any()]
-    names = [_short(tick) for tick in ticks]
+    ticks = [tick for tick in ticks if 10**low <= tick <= 10**high and costs.any()]
+    names = [_short(tick, cost) for tick in ticks]
     left, zero = low, 0.0
-    if (params == 0).any():
+    if (costs <= 0).any():
         slot = 0.15 * (high - low)
         left, zero = low - slot, 10 ** (low - 0.5 * slot)
         ticks, names = [zero, *ticks], ["0", *names]
@@ -127,12 +231,10 @@ def _parameter_axis(axes: Axes, params: Array) -> Array:
     axes.set_xscale("log")
     axes.set_xlim(10**left, 10**high)
     base.ticks(axes, ticks, names)
-    axes.set_xlabel("trainable parameters, without head")
-    return np.where(params > 0, params, zero)
+    axes.set_xlabel(cost.label)
+    return np.where(costs > 0, costs, zero)
 
 
-def _short(count: float) -> str:
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= size * 0.999:
-            return f"{count / size:g}{unit}"
-    return f"{count:g}"
+def _short(number: float, cost: Cost) -> str:
+    size, unit = next((u for u in cost.units if number >= u[0] * 0.999), cost.units[-1])
+    return f"{number / size:,.12g}{unit}"
