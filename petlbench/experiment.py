@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from petlbench import __version__, backbone, problems, search, weights
+from petlbench import __version__, backbone, costs, problems, search, weights
 from petlbench.data import cache
 from petlbench.data.normalise import Normalise
 from petlbench.data.vault import Data, Vault
@@ -165,7 +165,13 @@ def measure(
 
     with vault.seal(training):
         method = spec.method.build()
-        model = prepare(spec, machine)
+        plain: list[dict[str, int]] = []  # what the backbone takes alone
+
+        def on_plain(model: backbone.Backbone) -> None:
+            if not method.merges:
+                plain.append(costs.of_inference(model, rules["image_size"]))
+
+        model = prepare(spec, machine, on_plain=on_plain)
         method.require(model.shape)  # a trial's settings are nowhere asked about before
         trainable, head = backbone.count_trained(model)
         if trainable != (declared := method.num_trainable(model.shape)):
@@ -195,6 +201,7 @@ def measure(
         "parameters": {"trainable": trainable, "head": head},
         "checkpoint_keys_left_out": model.left_out,
         "stored_bytes": method.stored_bytes(backbone.stored_tensors(model)),
+        "shared_bytes": costs.shared_bytes(model),
         "setup_seconds": round(setup_seconds, 4),
         "train_seconds": round(train_seconds, 4),
         "test_seconds": round(test_seconds, 4),
@@ -209,6 +216,11 @@ def measure(
             "source": training.images.source,
             "test_images_in_training": len(cache.overlap(training.images, test.images)),
         },
+    }
+    # what remains beside the backbone, per image; a method that merges leaves nothing
+    taken = costs.of_inference(model, rules["image_size"]) if plain else {}
+    measured["inference"] = {
+        name: taken[name] - plain[0][name] if plain else 0 for name in ("parameters", "flops")
     }
     if machine.peek:
         curve = [*looks, {"epoch": rules["epochs"], metric: outcome.metrics[metric]}]
@@ -246,23 +258,32 @@ def _targets(
     return {t.name: found[t.name] for t in vault.task.targets}
 
 
-def prepare(spec: RunSpec, machine: Machine, adapt: bool = True) -> backbone.Backbone:
-    """The adapted model (or the backbone alone), ready to train on the machine's device."""
+def prepare(
+    spec: RunSpec,
+    machine: Machine,
+    adapt: bool = True,
+    on_plain: Callable[[backbone.Backbone], None] = lambda model: None,
+) -> backbone.Backbone:
+    """The adapted model (or the backbone alone), ready to train on the machine's device.
+
+    `on_plain` is called with the backbone before the method attaches.
+    """
     torch.manual_seed(spec.seed)  # a random backbone is the seed's own
     rules, method = spec.rules, spec.method.build()
     size, options = rules["image_size"], weights.options(rules)
     model: backbone.Backbone = weights.build(spec.backbone, size, rules["drop_path"], **options)
     torch.manual_seed(spec.seed)  # again: head and method do not depend on how weights came
     problems.load(spec.problem).prepare(model, spec, method)
+    on_plain(model)
     if adapt:
         method.attach(model)
     model.use_fused_attention(machine.attention == "fused")
     model.recompute = machine.recompute
     if spec.rules["precision"] == "bf16":
         model.store_frozen(torch.bfloat16)
+    model.to(machine.device)
     if machine.compile:
         model.compile_blocks()
-    model.to(machine.device)
     return model
 
 

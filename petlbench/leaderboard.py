@@ -371,8 +371,8 @@ def _row(
         if used
         else None,
         ranking=(scores | by_group).get(ranking),
-        inference_parameters=_whole(cost("parameters", "inference")),
-        added_flops=cost("added_flops"),
+        inference_parameters=_whole(cost("inference", "parameters")),
+        added_flops=cost("inference", "flops"),
         mean_peak_bytes=cost("peak_bytes"),
         shared_bytes=_whole(cost("shared_bytes")),
         metrics={name: found for name, found in of_metrics.items() if found},
@@ -493,7 +493,7 @@ def _std(values: Sequence[float]) -> float | None:
 def _at(record: Record, path: Sequence[str]) -> Any:
     value: Any = record
     for name in path:
-        value = value.get(name)
+        value = None if value is None else value.get(name)
     return value
 
 
