@@ -1,23 +1,25 @@
 """Where means would lie, were seeds, test examples and tasks drawn again.
 
-A hierarchical bootstrap in three levels, all drawn with replacement and shared by all methods, so
-that differences between methods are paired:
+A hierarchical bootstrap in three levels, shared by all methods, so that differences between
+methods are paired:
 
-- *seeds* of every task on their own, S - 1 of S;
-- *test examples* of every task, on the mean over seeds;
-- *tasks* within each part of a mean (a group, or all), n - 1 of n.
+- *test examples* of every task are drawn with replacement, on the mean over seeds;
+- *seeds* of every task, and *tasks* within each part of a mean (a group, or all), are too few for
+  that: two seeds have three draws. Their deviations from their mean are multiplied with normal
+  numbers instead (multiplier bootstrap; van der Vaart and Wellner 1996, sec. 2.9), of the variance
+  that makes the one of the mean unbiased, s^2 / n.
 
-Drawing one fewer makes the variance of a mean unbiased (Rao and Wu 1988, JASA 83, sec. 2). The
-levels are added up, which takes some noise of seeds into the levels above a second time: intervals
-are rather too wide than too narrow. Few seeds and few tasks are too few for a percentile, so the
-deviations of these levels are widened by Student's t over the normal quantile, by the degrees of
-freedom that the seeds of a mean's tasks, or its tasks, have together.
+The levels are added up, which takes some noise of seeds into the levels above a second time:
+intervals are rather too wide than too narrow. A variance that comes from few seeds or tasks is
+itself uncertain, so the deviations of these levels are widened by Student's t over the normal
+quantile, by the degrees of freedom that the seeds of a mean's tasks, or its tasks, have together.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,13 +42,19 @@ class Bootstrap:
     count: int = COUNT
     seed: int = 0
 
-    def draws(self, column: str, over_tasks: bool = False) -> Array:
-        """(count, methods): resampled values of a column of the panel; tasks drawn too if asked."""
+    def draws(self, column: str, over_tasks: bool = False, at_once: int = 1) -> Array:
+        """(count, methods): resampled values of a column of the panel; tasks drawn too if asked.
+
+        `at_once`: how many questions are asked of them with one probability of error; the more,
+        the farther out they look, and the more a variance from few seeds must be widened.
+        """
         column_ = self.panel.columns[column]
         weights = column_.weights(len(self.panel.tasks))
-        moved = (self._seeds @ weights) * self._wider(column_) + self._examples[0] @ weights
+        wider = widening(self._freedom(weights), at_once)
+        moved = (self._seeds @ weights) * wider + self._examples[0] @ weights
         if over_tasks:
-            moved += self._tasks(column_)
+            freedom = sum(len(part) - 1 for part in column_.parts)
+            moved += self._tasks(column_) * widening(np.array(freedom), at_once)
         return np.asarray(self.panel.mean(column) + moved, dtype=float)
 
     def interval(self, column: str, over_tasks: bool = False) -> Array:
@@ -72,14 +80,12 @@ class Bootstrap:
         """(count, methods, tasks): deviations of means over seeds."""
         scores = self.panel.scores
         methods, tasks, seeds = scores.shape
-        there = ~np.isnan(scores)
-        found = np.zeros((self.count, methods, tasks), dtype=np.float32)
-        for t in range(tasks if seeds > 1 else 0):
-            drawn = self._rng(1, t).multinomial(seeds - 1, np.full(seeds, 1 / seeds), self.count)
-            weight = drawn @ there[:, t].T.astype(float)  # of a method's own seeds
-            total = drawn @ np.where(there[:, t], scores[:, t], 0).T
-            mean = np.divide(total, weight, where=weight > 0, out=np.zeros_like(total))
-            found[:, :, t] = np.where(weight > 0, mean - self.panel.means[:, t], 0)
+        centred = np.nan_to_num(scores - self.panel.means[:, :, None])  # 0 where not run
+        own = (~np.isnan(scores)).sum(axis=2, keepdims=True)
+        parts = centred / np.sqrt(np.maximum(own * (own - 1), 1))
+        found = np.empty((self.count, methods, tasks), dtype=np.float32)
+        for t in range(tasks):
+            found[:, :, t] = self._rng(1, t).standard_normal((self.count, seeds)) @ parts[:, t].T
         return found
 
     @cached_property
@@ -107,25 +113,24 @@ class Bootstrap:
     def _tasks(self, column: Column) -> Array:
         """(count, methods): deviations of a column when tasks are drawn within its parts."""
         moved = np.zeros((self.count, len(self.panel.methods)))
-        freedom = sum(len(part) - 1 for part in column.parts)
         for i, part in enumerate(column.parts):
             size = len(part)
             if size > 1:
-                each = np.full(size, 1 / size)
-                drawn = self._rng(3, i).multinomial(size - 1, each, self.count) / (size - 1)
-                moved += (drawn - 1 / size) @ self.panel.means[:, part].T / len(column.parts)
-        return moved * _wider(np.array(freedom))
+                values = self.panel.means[:, part]
+                centred = values - values.mean(axis=1, keepdims=True)
+                drawn = self._rng(3, i).standard_normal((self.count, size))
+                moved += drawn @ centred.T / np.sqrt(size * (size - 1)) / len(column.parts)
+        return moved
 
-    def _wider(self, column: Column) -> Array:
-        """(methods,): by how much deviations over seeds are widened."""
-        tasks = column.weights(len(self.panel.tasks)) > 0
-        seeds = (~np.isnan(self.panel.scores)).sum(axis=2)[:, tasks]
-        return _wider((seeds - 1).clip(0).sum(axis=1))
+    def _freedom(self, weights: Array) -> NDArray[np.int64]:
+        """(methods,): degrees of freedom of the seeds of the tasks of these weights."""
+        seeds = (~np.isnan(self.panel.scores)).sum(axis=2)[:, weights > 0]
+        return np.asarray((seeds - 1).clip(0).sum(axis=1))
 
 
-def _wider(freedom: NDArray[np.int64]) -> Array:
+def widening(freedom: NDArray[Any], at_once: int = 1) -> Array:
     """Student's t over the normal quantile; 1 where there is nothing to widen."""
-    tail = (1 + LEVEL) / 2
+    tail = 1 - (1 - LEVEL) / 2 / at_once
     return np.where(freedom > 0, stdtrit(np.maximum(freedom, 1), tail) / ndtri(tail), 1.0)
 
 

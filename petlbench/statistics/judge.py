@@ -23,7 +23,10 @@ def judge(results: Results, over_tasks: bool = False) -> Results:
         return results
     boot = Bootstrap(panel)
     values = panel.mean(panel.ranking)
-    here, anywhere = (ties.apart(values, boot.draws(panel.ranking, o)) for o in (False, True))
+    pairs = ties.pairs(len(values))
+    here, anywhere = (
+        ties.apart(values, boot.draws(panel.ranking, over, at_once=pairs)) for over in (False, True)
+    )
     apart = anywhere if over_tasks else here
     letters = ties.letters(apart) if len(values) > 1 else [""]
     anew = boot.interval(panel.ranking, over_tasks=True)
@@ -58,9 +61,9 @@ def _explain(boot: Bootstrap, here: ties.Flags, anywhere: ties.Flags, over_tasks
         told.append(
             "Rank groups: rows that share a letter cannot be told apart (paired differences over "
             f"{', '.join(drawn[:-1])}{' and ' if drawn[1:] else ''}{drawn[-1]}; 95% for all pairs "
-            "at once, by the largest studentised difference)."
+            "at once, by Bonferroni)."
         )
-        pairs = len(panel.methods) * (len(panel.methods) - 1) // 2
+        pairs = ties.pairs(len(panel.methods))
         first, then = (int(flags.sum()) // 2 for flags in (here, anywhere))
         told.append(
             f"On these tasks {first} of {pairs} pairs can be told apart, "
@@ -87,7 +90,7 @@ Cell = tuple[float, float, bool]  # low, high, not told apart from the best of t
 
 def _cells(boot: Bootstrap, column: str) -> list[Cell]:
     """Of each method."""
-    draws = boot.draws(column)
+    draws = boot.draws(column, at_once=max(len(boot.panel.methods) - 1, 1))
     best = ~ties.apart_from_best(boot.panel.mean(column), draws)
     low, high = boot.interval(column)
     return list(zip(low.tolist(), high.tolist(), best.tolist(), strict=True))

@@ -4,46 +4,52 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from petlbench.statistics.panel import Array
 
 Flags = NDArray[np.bool_]
 
 
+def pairs(methods: int) -> int:
+    """How many questions `apart` asks at once."""
+    return methods * (methods - 1) // 2
+
+
 def apart(values: Array, draws: Array, level: float = 0.95) -> Flags:
     """(methods, methods): which pairs differ, all of them at once with probability `level`.
 
-    The largest studentised difference over all pairs of a resample bounds every pair
-    (single-step max-t; Westfall and Young 1993, ch. 2). `values` (methods,), `draws` (count,
-    methods) around them. A pair that never moves apart in any resample is not told apart.
+    `values` (methods,), `draws` (count, methods) around them, made for `pairs` questions at once. A
+    pair that never moves apart in any resample is not told apart.
     """
     critical, scale = bound(values, draws, level)
     return np.asarray((np.abs(values[:, None] - values) > critical * scale) & (scale > 0))
 
 
 def bound(values: Array, draws: Array, level: float = 0.95) -> tuple[float, Array]:
-    """How many times its scale a difference must be for `apart`, and the scales of all pairs."""
-    methods = len(values)
-    moved = draws - values
-    scale = np.sqrt(_variance(moved))
-    largest = np.zeros(len(draws))
-    for i in range(methods - 1):
-        gap = np.abs(moved[:, i, None] - moved[:, i + 1 :])
-        room = scale[i, i + 1 :]
-        found = np.divide(gap, room, where=room > 0, out=np.zeros_like(gap))
-        largest = np.maximum(largest, found.max(axis=1))
-    return float(np.quantile(largest, level)), scale
+    """How many times its scale a difference must be for `apart`, and the scales of all pairs.
+
+    Bonferroni's normal quantile. The largest studentised difference of a resample (max-t) would be
+    a little less, and far too little where few seeds and tasks leave more methods than deviations.
+    """
+    return _critical(pairs(len(values)), level), np.sqrt(_variance(draws - values))
 
 
 def apart_from_best(values: Array, draws: Array, level: float = 0.95) -> Flags:
-    """(methods,): which differ from the best one; `apart` of these pairs alone."""
+    """(methods,): which differ from the best one; `apart` of these pairs alone.
+
+    What does not differ holds the method that is truly best with probability `level`. `draws` are
+    made for as many questions at once as the best one has rivals.
+    """
     best = int(np.argmax(values))
     moved = draws - values
-    gap = np.abs(moved - moved[:, best, None])
-    scale = np.sqrt((gap**2).mean(axis=0))
-    studentised = np.divide(gap, scale, where=scale > 0, out=np.zeros_like(gap))
-    critical = np.quantile(studentised.max(axis=1), level)
+    scale = np.sqrt(((moved - moved[:, best, None]) ** 2).mean(axis=0))
+    critical = _critical(len(values) - 1, level)
     return np.asarray((values[best] - values > critical * scale) & (scale > 0))
+
+
+def _critical(questions: int, level: float) -> float:
+    return float(ndtri(1 - (1 - level) / 2 / max(questions, 1)))
 
 
 def _variance(moved: Array) -> Array:
