@@ -38,6 +38,7 @@ from typing import Any
 from petlbench.errors import UsageError, unknown
 
 Record = Mapping[str, Any]
+OWN = "the task's own metric"  # the metric of a board whose tasks have different ones
 
 
 class DuplicateRuns(UsageError, ValueError):
@@ -227,7 +228,7 @@ def _unit(records: Iterable[Record], metric: str | None) -> str:
     done = [record["test"] for record in records if record["status"] == "done"]
     own = [test.get("metric", "accuracy") for test in done]
     if metric is None:
-        return own[0] if len(set(own)) == 1 else "the task's own metric"
+        return own[0] if len(set(own)) == 1 else OWN
     known = set.intersection(*(set(metrics(test)) for test in done)) if done else set()
     if metric not in known:
         raise unknown("metric", metric, known, "(Only what every record has can be shown.)")
