@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import statistics
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from test_leaderboard import GROUPS, full, record, written
 
-from petlbench.formats import table
+from petlbench import efficiency, formats
+from petlbench.errors import UsageError
+from petlbench.formats import latex, table
 from petlbench.formats.csv import to_frame
-from petlbench.leaderboard import Leaderboard, build
+from petlbench.leaderboard import Leaderboard, Score, build, serve
 
 
 def mixed() -> list[Leaderboard]:
@@ -70,3 +79,191 @@ def test_printed_table_fits_and_shows_every_method(width: int) -> None:
     for words in ("lora(rank=4,alpha=8)", "vpt|x", "ssf", "0.33M", "6.0 s", "epochs: 12 | 3"):
         assert words in text
     assert ("digits" in text.splitlines()[3]) == (width == 200)
+
+
+# -- what statistics found ------------------------------------------------------------------------
+
+
+def judged() -> list[Leaderboard]:
+    """A board in which a and b cannot be told apart; it says so in words that need escaping."""
+    (board,) = build(full("a<b>&_%", 80) + full("b", 79) + full("c", 60), list(GROUPS))
+
+    def sure(score: Score | None, best: bool) -> Score:
+        assert score is not None
+        return replace(score, low=score.mean - 0.02, high=score.mean + 0.02, best=best)
+
+    rows = []
+    for row, letters in zip(board.rows, ("a", "a", "b"), strict=True):
+        best = letters == "a"
+        scores = {t: sure(score, best) for t, score in row.tasks.items()}
+        mean = sure(row.mean_of_groups, best)
+        changed = replace(row, tasks=scores, mean_of_groups=mean, ranking=mean, letters=letters)
+        rows.append(replace(changed, as_good_as_best=best))
+    return [replace(board, rows=tuple(rows), judged="Intervals: 95%, by a bootstrap.")]
+
+
+def test_csv_has_intervals_and_groups() -> None:
+    frame = to_frame(judged())
+    assert frame["rank_group"].tolist() == ["a", "a", "b"]
+    assert frame["as_good_as_best"].tolist() == [True, True, False]
+    assert frame["mean_of_groups_low"].tolist() == pytest.approx([0.785, 0.775, 0.585])
+    assert frame["task:digits_high"].tolist() == pytest.approx([0.825, 0.815, 0.625])
+    assert frame["mean_of_tasks_low"].isna().all()
+    assert "by a bootstrap" in frame["definitions"].iloc[0]
+
+
+def test_markdown_shows_ties() -> None:
+    text = written(judged(), "markdown")
+    assert "| 1\\* | a | a<b>&_% | **80.5** [78.5, 82.5] |" in text
+    assert "| 2\\* | a | b | **79.5** [77.5, 81.5] |" in text
+    assert "| 3 | b | c | 60.5 [58.5, 62.5] |" in text
+    for words in ("95% interval", "share a letter", "by a bootstrap", "at least as good"):
+        assert words in text
+
+
+def test_the_screen_shows_ties() -> None:
+    text = written(judged(), "table")
+    assert "1*" in text and "80.5 [78.5, 82.5]" in text and "share a letter" in text
+
+
+def test_latex_marks_best_and_second() -> None:
+    text = written(judged(), "latex")
+    assert r"1* & a & a\textless{}b\textgreater{}\&\_\% & \textbf{80.5} {[}78.5, 82.5{]}" in text
+    assert r"2* & a & b & \textbf{79.5}" in text and r"3 & b & c & \underline{60.5}" in text
+    plain = written(build(full("a", 80) + full("b", 80) + full("c", 60), list(GROUPS)), "latex")
+    rows = [line for line in plain.splitlines() if line.startswith(("1 &", "3 &"))]
+    assert [r"\textbf{80.5} $\pm$ 0.7" in line for line in rows] == [True, True, False]
+    assert r"\underline{60.5}" in rows[2]
+    assert plain.count(r"\begin{table}") == plain.count(r"\end{table}") == 1
+    widths = {line.count(" & ") for line in plain.splitlines() if line.endswith(r"\\")}
+    (columns,) = re.findall(r"\\begin\{tabular\}\{([lr]+)\}", plain)
+    assert widths == {len(columns) - 1}
+
+
+@given(st.text())
+def test_latex_reads_as_it_was_written(text: str) -> None:
+    written_text = latex.escape(text)
+    back = written_text
+    for command in re.findall(r"\\text[a-z]+\{\}|\$\\[a-z]+\$|\{[\[\]]\}|\\[&%$#_{}]|--", back):
+        assert command in latex._ESCAPED.values()
+    left = re.sub(r"\\text[a-z]+\{\}|\$\\(pm|times)\$|\{[\[\]]\}|\\[&%$#_{}]", "", written_text)
+    assert not set(left) & set('\\&%$#_{}~^<>|"±×–[]\n')
+    inverse = {sign: text for text, sign in latex._ESCAPED.items() if text != "–"}
+    pattern = "|".join(map(re.escape, sorted(inverse, key=len, reverse=True)))
+    restored = re.sub(pattern, lambda found: inverse[found.group()], written_text)
+    assert restored.replace("--", "–") == " ".join(text.split()).replace("--", "–")
+
+
+class Cells(HTMLParser):
+    """The text of every cell, by row, and every tag."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self.inside = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_html_is_a_table_that_needs_nothing_else() -> None:
+    page = written(judged(), "html")
+    cells = Cells(page)
+    assert cells.rows[0][:4] == ["Rank", "Rank group", "Method", "Mean of groups"]
+    assert cells.rows[1][:4] == ["1*", "a", "a<b>&_%", "80.5 [78.5, 82.5]"]
+    assert len({len(row) for row in cells.rows}) == 1 and len(cells.rows) == 4
+    assert "<b>80.5</b>" in page and "<b>60.5</b>" not in page
+    assert not cells.tags & {"script", "link", "img"} and "http" not in page
+
+
+def test_json_says_what_columns_mean() -> None:
+    (board,) = json.loads(written(judged(), "json"))
+    assert board["rows"][0]["mean_of_groups"]["low"] == pytest.approx(0.785)
+    assert board["rows"][0]["letters"] == "a" and board["judged"].startswith("Intervals")
+    assert "each group's mean" in board["definitions"]["Mean of groups"]
+
+
+# -- one line per run -----------------------------------------------------------------------------
+
+
+def test_tidy_has_a_line_per_method_task_and_seed() -> None:
+    found = synthetic.results(synthetic.records(methods=3, tasks=4, seeds=2))
+    frame = pd.read_csv(io.StringIO(formats.write([found], "tidy")), dtype={"key": str})
+    assert len(frame) == 3 * 4 * 2 and set(frame["key"]) == set(found.records)
+    for row in found.board.rows:
+        mine = frame[frame.method == row.method]
+        assert row.mean_of_tasks is not None
+        by_seed = mine.groupby("seed").score.mean()
+        assert by_seed.mean() == pytest.approx(row.mean_of_tasks.mean, abs=1e-12)
+        assert mine["ranked"].all() and (mine.correct / mine.total == mine.score).all()
+
+
+def test_tidy_tells_runs_of_incomplete_rows_too() -> None:
+    records = synthetic.records(methods=2, tasks=2, seeds=2)
+    found = synthetic.results(records[:-2])  # the last method lacks a task
+    frame = pd.read_csv(io.StringIO(formats.write([found], "tidy")))
+    assert frame["ranked"].tolist() == [True] * 4 + [False] * 2
+    assert json.loads(frame["settings"][0]) == {}
+
+
+# -- what was asked for ---------------------------------------------------------------------------
+
+
+def test_bytes_of_tasks_served() -> None:
+    records = [r | {"shared_bytes": 0, "stored_bytes": 1000} for r in full("full")]
+    records += [r | {"shared_bytes": 900, "stored_bytes": 10} for r in full("lora", 60)]
+    records += full("old", 50)  # of a version that did not count
+    board = serve(build(records, list(GROUPS))[0], 5)
+    assert {row.method: row.served_bytes for row in board.rows} == {
+        "full": 5000, "lora": 950, "old": None
+    }  # fmt: skip
+    frame = to_frame([board])
+    assert frame["served_bytes:5"].tolist()[:2] == [5000, 950]
+    assert "5 tasks served" in written([board], "markdown")
+
+
+def test_a_formula_stands_in_the_header() -> None:
+    board = efficiency.add(build(full("a"), list(GROUPS))[0], ["ppt"])
+    header = written([board], "csv").splitlines()[0]
+    assert "ppt = score × exp(-log10(trainable parameters without head / 1e7 + 1))" in header
+    for form in ("markdown", "latex", "html", "table"):
+        text = written([board], form)
+        assert "PPT" in text and "exp(-log10(" in " ".join(text.split())
+    assert json.loads(written([board], "json"))[0]["efficiency"]["ppt"].startswith("score")
+
+
+def test_costs_that_no_record_tells_have_no_column() -> None:
+    told = [r | {"inference": {"parameters": 0, "flops": 0}} for r in full("a")]
+    assert "At inference" in written(build(told, list(GROUPS)), "markdown")
+    assert "At inference" not in written(build(full("a"), list(GROUPS)), "markdown")
+
+
+def test_formats_are_found_by_their_files_extension(tmp_path: Path) -> None:
+    names = ("b.csv", "b.md", "b.json", "b.tex", "b.html", "b.txt")
+    found = [formats.of(tmp_path / name) for name in names]
+    assert found == ["csv", "markdown", "json", "latex", "html", "table"]
+    assert set(found) | {"tidy"} == set(formats.names())
+    with pytest.raises(UsageError, match=r"end it in \.csv, \.html"):
+        formats.of(tmp_path / "board.doc")
+    for name in formats.names():
+        assert (formats.load(name).__doc__ or "").endswith(".")
+
+
+@pytest.mark.parametrize("form", ["markdown", "latex", "html", "table"])
+def test_boards_of_one_comparison_in_two_folders_are_told(form: str) -> None:
+    text = written(build(full("a"), list(GROUPS)) * 2, form)
+    assert "petlbench merge joins them" in " ".join(text.split())
