@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Leaderboard, Score
 from petlbench.plots import _base as base
 from petlbench.plots._base import GRID, Page, looks, pt
+from petlbench.plots._legend import Legend
 from petlbench.results import Results
 
 _AMOUNT = re.compile(r"(?=.*[1-9])(\d+(?:\.\d+)?)\s*(\D*)")  # more than 0: the axis is logarithmic
@@ -62,13 +61,8 @@ def draw(results: Results) -> Figure:
     bar, told = base.bars(drawn)
     facts = [base.words(base.seeds(rows), told)]
     page = Page.of(board, f"{base.metric(board)} against {short}", facts, notes)
-    names = [textwrap.fill(row.method, 36) for row in rows]
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    room = page.width - 0.2
-    keys = max(1, min(4, len(rows), int(room / (0.6 + 0.08 * longest))))  # columns of the legend
-    tall = [0.06 + 0.165 * (name.count("\n") + 1) for name in names]
-    # inches, as all that follows; a legend fills one column after the other
-    legend = 0.06 + max(sum(column) for column in np.array_split(tall, keys))
+    legend = Legend.of(page, [row.method for row in rows])
+    # inches, as all that follows
     step = np.diff(np.log2(ticks)).min() / (1.16 * np.log2(ticks[-1] / ticks[0]))
     wide = max(len(f"{n:g}") for n in ticks) * 0.1  # of a tick's name
     left, gap, below, panel = 0.72, 0.48, 0.6, 1.8
@@ -79,35 +73,24 @@ def draw(results: Results) -> Figure:
     lines = -(-len(panels) // columns)
     width = room / columns - gap
     inner = lines * panel + (lines - 1) * below
-    height = page.top + inner + page.bottom + legend
+    height = page.top + inner + page.bottom + legend.height
     figure = page.figure(height)
     for i, (title, curves) in enumerate(panels.items()):
         x = left + (i % columns) * (width + gap)
-        y = page.bottom + legend + (lines - 1 - i // columns) * (panel + below)
+        y = page.bottom + legend.height + (lines - 1 - i // columns) * (panel + below)
         axes = page.axes(figure, (x, y, width, panel))
         axes.set_title(
             title, size=pt(10), loc="left", weight="normal" if title in task_at else "bold"
         )
         _curves(axes, curves, ticks, bar)
     middle = (left + 0.5 * (page.width - left - 0.12)) / page.width
-    low = page.bottom + legend
+    low = page.bottom + legend.height
     figure.text(middle, (low - 0.42) / height, label, ha="center", size=pt(10))
     label = f"{base.metric(board)} (%)"
     figure.text(
         0.14 / page.width, (low + inner / 2) / height, label, rotation=90, va="center", size=pt(10)
     )
-    figure.legend(
-        [Line2D([], [], **look, lw=1.2, ms=5, mew=0.8) for look in looks(len(rows))],
-        names,
-        loc="upper center",
-        bbox_to_anchor=(0.5, (low - 0.52) / height),
-        ncols=keys,
-        frameon=False,
-        fontsize=pt(9),
-        handlelength=3,
-        columnspacing=1.2,
-        borderaxespad=0,
-    )
+    legend.draw(figure, (low - 0.52) / height)
     return figure
 
 
