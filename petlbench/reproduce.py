@@ -116,10 +116,7 @@ def _reproduction(results: Results, row: leaderboard.Row, published: Sequence[Ro
     boot = Bootstrap(panel)
     suite = groups(board.suite)
     sizes = _test_sizes(board)
-    printed = [
-        {name: value for (name, metric), value in each.scores.items() if metric == board.metric}
-        for each in published
-    ]
+    printed = [_numbers(each, board.metric, suite) for each in published]
     lines = []
     for name in (*(task for tasks in suite.values() for task in tasks), *suite, *MEANS):
         draws = 100 * boot.draws(name)[:, 0] if _measured(panel, name, suite) else None
@@ -144,6 +141,16 @@ def _reproduction(results: Results, row: leaderboard.Row, published: Sequence[Ro
         protocols=tuple(_protocol(results, row, each, sizes) for each in published),
         lines=tuple(lines),
     )
+
+
+def _numbers(row: Row, metric: str, suite: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """What a source says in that metric, without means over other tasks than the suite's."""
+    found = {name: value for (name, other), value in row.scores.items() if other == metric}
+    every = {task for members in suite.values() for task in members}
+    if 0 < len(every & set(found)) < len(every):
+        for name in MEANS:
+            found.pop(name, None)
+    return found
 
 
 def _measured(panel: Panel, name: str, suite: Mapping[str, Sequence[str]]) -> bool:

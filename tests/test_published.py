@@ -232,7 +232,7 @@ def test_recomputed_means_are_means(values: list[float]) -> None:
     def mean(name: str) -> float:
         return published.recompute(name, "accuracy", scores, groups)
 
-    parts = [np.mean(values[:2]), values[2], np.mean(values[3:])]
+    parts = [float(np.mean(values[:2])), values[2], float(np.mean(values[3:]))]
     assert mean("mean of tasks") == pytest.approx(np.mean(values))
     assert [mean(name) for name in groups] == pytest.approx(parts)
     assert mean("mean of groups") == pytest.approx(np.mean(parts))

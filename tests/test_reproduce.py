@@ -195,6 +195,21 @@ def test_retrieval_compares_the_metric_of_the_board() -> None:
         assert cell.published == value
 
 
+def test_a_mean_over_other_tasks_is_not_compared() -> None:
+    """PACE's mean has ImageNet and four variants; the suite has two of them a second time."""
+    groups = published.groups("domain-generalisation")
+    tasks = {task: group for group, members in groups.items() for task in members}
+    made = synthetic.records(("adapter",), tasks, 1, suite="domain-generalisation")
+    for record in made:
+        record["spec"]["method"]["name"] = "Adapter"  # as PACE calls it
+        record["spec"]["protocol"]["test_split"] = "val"
+    (found,) = reproduce([synthetic.results(made)], "Adapter", "domain-generalisation", "pace")
+    lines = {line.name: line for line in found.lines}
+    assert lines["mean of tasks"].measured is not None
+    assert lines["mean of tasks"].cells == (None,)
+    assert lines["imagenet-r"].cells[0] is not None
+
+
 def test_all_sources_or_one() -> None:
     made = records()
     every, some = one(made, source=None), one(made)

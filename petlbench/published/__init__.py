@@ -133,8 +133,8 @@ def groups(suite: str) -> dict[str, tuple[str, ...]]:
 def recompute(name: str, metric: str, scores: Scores, groups: Mapping[str, Iterable[str]]) -> float:
     """A mean from its parts in percent; NaN where one of them is not there.
 
-    `name` is one of MEANS or a group; of a mean recall, a task. The mean of tasks is that of all
-    tasks in `scores`; the mean of groups falls back on the groups' own means.
+    `name` is one of MEANS or a group; of a mean recall, a task. The mean of tasks is that of every
+    task in `scores`; the mean of groups falls back on the groups' own means.
     """
 
     def mean(values: list[float]) -> float:
@@ -149,8 +149,8 @@ def recompute(name: str, metric: str, scores: Scores, groups: Mapping[str, Itera
         found = mean([of(tasks) for tasks in groups.values()])
         return of(groups) if math.isnan(found) else found
     if name == "mean of tasks":
-        other = {*MEANS, *groups}
-        return mean([score for (task, _), score in scores.items() if task not in other])
+        tasks = {task for task, other in scores if other == metric} - {*MEANS, *groups}
+        return of(tasks)
     return of(groups.get(name, ()))
 
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NOT_RANKED = (
-    "Published numbers, in % as printed: not measured here, not made under one protocol, and "
-    "ranked neither with the measured ones nor among themselves."
+    "Published numbers in %, corrected where a note says so: not measured here, not made under one "
+    "protocol, and ranked neither with the measured ones nor among themselves."
 )
 MARKS = {
     "*": "Not printed: the mean of what is printed.",
@@ -107,18 +107,25 @@ def _grid(rows: Sequence[Row], whole: bool) -> _Grid:
     made = [(row.source, row.source_id, row.protocol) for row in rows]
     numbers = {alike: i + 1 for i, alike in enumerate(dict.fromkeys(made))}
     tables: defaultdict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
+    told: defaultdict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
     header = [task if metric == "accuracy" else f"{task} {metric}" for task, metric in columns]
     lines = []
     for row, alike in zip(rows, made, strict=True):
         cells = [_cell(row, column) for column in columns]
         size = "" if math.isnan(row.params_millions) else f"{row.params_millions:.3g}"
         tables[alike].update(dict.fromkeys(row.tables))
+        told[alike].update(dict.fromkeys(row.notes))
         named = row.method
         if row.label.lower() != row.method:
             named += f" ({row.label})"
         lines.append([named, row.backbone, f"[{numbers[alike]}]", *cells, size])
     notes = [
-        f"[{number}] {alike[0]} ({alike[1]}), {', '.join(tables[alike])}: {alike[2]}."
+        " ".join(
+            [
+                f"[{number}] {alike[0]} ({alike[1]}), {', '.join(tables[alike])}: {alike[2]}.",
+                *told[alike],
+            ]
+        )
         for alike, number in numbers.items()
     ]
     ends = {cell[-1:] for line in lines for cell in line}

@@ -103,9 +103,16 @@ def _row(lines: list[dict[str, Any]]) -> Row:
     for line in lines:
         printed.setdefault((line["task"], line["metric"]), line["percent"])
     sized = [line for line in lines if not math.isnan(line["params_millions"])]
-    place = "experiment"
-    sizes = [each["params_millions"] for each in sized if each[place] == sized[0][place]]
-    notes = [line[name] for name in ("experiment_note", "note") for line in lines if line[name]]
+    sizes = [x["params_millions"] for x in sized if x["experiment"] == sized[0]["experiment"]]
+    about: defaultdict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        about[line["note"]].append(f"{line['task']} {line['metric']}".removesuffix(" accuracy"))
+    notes = [line["experiment_note"] for line in lines]
+    notes += [
+        f"{first['label']}, {where[0] if len(where) == 1 else f'{len(where)} numbers'}: {note}."
+        for note, where in about.items()
+        if note
+    ]
     return Row(
         **{name: first[name] for name in ("method", "label", "source", "source_id", "suite")},
         tables=tuple(dict.fromkeys(line["tables"] for line in lines)),
@@ -114,5 +121,5 @@ def _row(lines: list[dict[str, Any]]) -> Row:
         tags={tag: first[tag] for tag in _TAGS},
         params_millions=math.fsum(sizes) / len(sizes) if sizes else math.nan,
         printed=printed,
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(dict.fromkeys(note for note in notes if note)),
     )
