@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from petlbench import protocol
@@ -37,44 +39,15 @@ class RunSpec:
     sealed_splits: tuple[str, ...] = ()  # of a trial: what it must not read either
     search: dict[str, Any] | None = None
 
-    @property
+    @cached_property
     def key(self) -> str:
         """16 hex digits: the name of the run's record."""
-        return _hash(
-            self._comparison()
-            | {
-                "task": self.task,
-                "seed": self.seed,
-                "method": [self.method.name, self.method.source, self.method.config, *self._row],
-                "members": self.members,
-                **({"space": self.search["space"]} if self.search else {}),
-            },
-            16,
-        )
+        return identify(self.as_dict())[0]
 
-    @property
-    def _row(self) -> list[str]:
-        """The preset the run belongs to, if any, although it does not change the result.
-
-        Every record so stands in exactly one row of the leaderboard, the one it was asked for.
-        Where a preset happens to say what another row has too, the run is done for each of them:
-        sharing it would leave one of the two rows with a hole, or need records that change.
-        """
-        return [self.method.preset["name"]] if self.method.preset else []
-
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """12 hex digits, equal for runs whose numbers may be ranked against each other."""
-        return _hash(self._comparison(), 12)
-
-    def _comparison(self) -> dict[str, Any]:
-        return {
-            "suite": self.suite,
-            "backbone": [self.backbone.name, self.backbone.checkpoint],
-            "rules": protocol.said(self.rules),
-            **({"lineage": self.lineage} if self.lineage else {}),
-            **({"search": [self.search["trials"], self.search["sampler"]]} if self.search else {}),
-        }
+        return identify(self.as_dict())[1]
 
     def as_dict(self) -> dict[str, Any]:
         """As stored in the record: without paths of this machine."""
@@ -92,6 +65,34 @@ class RunSpec:
             if values[name] == getattr(RunSpec, name):  # as records before it
                 del values[name]
         return values
+
+
+def identify(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """Key and fingerprint of a run, of its spec as a record has it.
+
+    A preset is part of the key although it does not change the result: every record so stands in
+    exactly one row of the leaderboard, the one it was asked for. Where a preset happens to say what
+    another row has too, the run is done for each of them: sharing it would leave one of the two
+    rows with a hole, or need records that change.
+    """
+    method, search = spec["method"], spec.get("search")
+    rules = {name: value for name, value in spec["protocol"].items() if name != "name"}
+    comparison = {
+        "suite": spec["suite"],
+        "backbone": [spec["backbone"]["name"], spec["backbone"]["checkpoint"]],
+        "rules": protocol.said(rules),
+        **({"lineage": spec["lineage"]} if spec.get("lineage") else {}),
+        **({"search": [search["trials"], search["sampler"]]} if search else {}),
+    }
+    preset = [method["preset"]["name"]] if method.get("preset") else []
+    run = comparison | {
+        "task": spec["task"],
+        "seed": spec["seed"],
+        "method": [method["name"], method["source"], method["config"], *preset],
+        "members": spec["members"],
+        **({"space": search["space"]} if search else {}),
+    }
+    return _hash(run, 16), _hash(comparison, 12)
 
 
 def _hash(value: Any, digits: int) -> str:

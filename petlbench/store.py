@@ -15,12 +15,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from petlbench.errors import UsageError
-
-SCHEMA = 1
-Record = dict[str, Any]
+from petlbench.record import SCHEMA as SCHEMA  # re-exported for those who write records
+from petlbench.record import Record
+from petlbench.record import problem as record_problem
 
 
 def unwritable(folder: Path, error: OSError) -> UsageError:
@@ -78,8 +77,8 @@ class Store:
             for file in sorted(folder.glob("*.json")):
                 try:
                     record = json.loads(file.read_text(encoding="utf-8"))
-                    problem = _problem(record, file.stem)
-                except (OSError, ValueError) as error:
+                    problem = record_problem(record, file.stem)
+                except (OSError, ValueError, RecursionError) as error:
                     record, problem = None, f"cannot be read ({error})"
                 if problem:
                     problems.append(f"{file} {problem}; it is left out.")
@@ -119,43 +118,12 @@ class Store:
             lock.release()
 
 
-NEEDED: dict[str, dict[str, Any]] = {
-    "done": {
-        "spec": dict,
-        "fingerprint": str,
-        "test": dict,
-        "parameters": dict,
-        "data": dict,
-        "stored_bytes": int,
-        "train_seconds": (int, float),
-        "test_seconds": (int, float),
-        "peak_bytes": (int, type(None)),
-    },
-    "failed": {"spec": dict, "fingerprint": str, "error": dict},
-}
-
-
 def _read(file: Path) -> Record | None:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return None if record_problem(record, file.stem) else record
+    except (OSError, ValueError, RecursionError):
         return None
-    return None if _problem(record, file.stem) else record
-
-
-def _problem(record: Any, key: str) -> str:
-    """What keeps this from being a record that can be counted; empty if nothing does."""
-    if not isinstance(record, dict) or record.get("key") != key:
-        return "is not a record of petlbench"
-    if record.get("schema") != SCHEMA:
-        return f"has schema {record.get('schema')!r}, this version reads {SCHEMA}"
-    status = record.get("status")
-    if not isinstance(status, str) or status not in NEEDED:
-        return f"has the unknown status {status!r}"
-    for name, kind in NEEDED[status].items():
-        if name not in record or not isinstance(record[name], kind):
-            return f"lacks {name}"
-    return ""
 
 
 def _dump(record: Record) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from petlbench import leaderboard
 from petlbench.results import Results
+from petlbench.spec import identify
 from petlbench.store import Record, Store
 
 METHODS = (
@@ -145,8 +146,6 @@ def _record(
     loss = floor + (3 - floor) * np.exp(-pace * np.arange(1, epochs + 1) / epochs)
     record: Record = {
         "schema": 1,
-        "key": _digest("key", suite, method, task, seed),
-        "fingerprint": _digest("fingerprint", suite)[:12],
         "spec": {
             "suite": suite,
             "task": task,
@@ -159,6 +158,7 @@ def _record(
                 **{"name": "synthetic", "epochs": epochs, "search_train_split": "train"},
                 **{"search_val_split": "val", "train_split": "trainval", "test_split": "test"},
             },
+            "members": {},
         },
         "started": "2026-01-01T00:00:00+00:00",
         "environment": {"device": "cpu", "petlbench": "0.1.0", "git_commit": None},
@@ -187,13 +187,14 @@ def _record(
             "sampler": "random",
             "val_split": "val",
         }
-        record["spec"]["search"] = {"trials": search, "sampler": "random"}
+        record["spec"]["search"] = {"trials": search, "sampler": "random", "space": {}}
     if peek:
         way = np.clip(score - 0.3 * np.exp(-pace * np.linspace(0, 1, epochs)), 0, 1)
         way = np.clip(way + rng.normal(0, 0.01, epochs), 0, 1)
         way[-1] = score
         curve = [{"epoch": i + 1, metric: value} for i, value in enumerate(way.tolist())]
         record["peek"] = {"metric": metric, "curve": curve, "best": max(way.tolist())}
+    record["key"], record["fingerprint"] = identify(record["spec"])
     return record
 
 

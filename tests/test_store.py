@@ -17,18 +17,31 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from petlbench.errors import UsageError
+from petlbench.spec import identify
 from petlbench.store import SCHEMA, Store, write_bytes, write_text
 
-KEY = "0123456789abcdef"
+SPEC: dict[str, Any] = {
+    "suite": "mini",
+    "task": "digits",
+    "group": "Natural",
+    "seed": 0,
+    "method": {"name": "lora", "label": "lora", "source": None, "config": {}},
+    "backbone": {"name": "vit_mini", "checkpoint": "random", "image_size": 48},
+    "protocol": {"name": "mini", "epochs": 3},
+    "members": {},
+}
+KEY = identify(SPEC)[0]
 
 
-def record(status: Any = "done", key: str = KEY, **changes: Any) -> dict[str, Any]:
+def record(status: Any = "done", seed: int = 0, **changes: Any) -> dict[str, Any]:
+    spec = SPEC | {"seed": seed}
+    key, fingerprint = identify(spec)
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "key": key,
-        "fingerprint": "f" * 12,
+        "fingerprint": fingerprint,
         "status": status,
-        "spec": {"suite": "mini", "task": "digits", "seed": 0},
+        "spec": spec,
     }
     if status == "done":
         values |= {
@@ -125,7 +138,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_record_is_left_out_and_named(store: Store, kind: str) -> None:
     content, message = BROKEN[kind]
-    other = record(key="a" * 16)
+    other = record(seed=1)
     store.write(other)
     file = store.records / f"{KEY}.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
