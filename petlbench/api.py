@@ -66,6 +66,7 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     from petlbench.errors import UsageError
     from petlbench.execute import execute as execute_runs
     from petlbench.progress import Display
+    from petlbench.statistics.judge import judge
 
     store = plan.store
     outcome: dict[str, str] = {}
@@ -73,7 +74,9 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
         cache.require_writable()
         display = Display(store.claims, len(plan.todo), progress)
         outcome = execute_runs(plan.todo, store, plan.machine, display)
-    found = results_of(store, plan.specs[0].fingerprint, plan.request.suite)
+    here = plan.specs[0].fingerprint
+    every = results.comparisons([r for r in store.load()[0] if r["fingerprint"] == here], store)
+    found = judge(every[0]) if every else None
     files = []
     if found is not None:
         files.append(store.folder / "leaderboard.csv")
@@ -91,16 +94,6 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
             plots.draw("params-vs-accuracy", found, files[-1])
     failed = sum(status == "failed" for status in outcome.values())
     return Comparison(found, store.folder, len(plan.specs) - failed, failed, tuple(files))
-
-
-def results_of(store: Store, fingerprint: str, suite: str) -> Results | None:
-    """The runs of one fingerprint; None while nothing of it is recorded."""
-    records = [r for r in store.load()[0] if r.get("fingerprint") == fingerprint]
-    groups = leaderboard.comparable(records)
-    if not groups:
-        return None
-    board = leaderboard.rank(groups[0], **results.view(suite))
-    return Results(board, {record["key"]: record for record in groups[0]}, store)
 
 
 def boards(

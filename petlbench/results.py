@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,13 +80,22 @@ def load(folder: Path | str, metric: str | None = None) -> tuple[list[Results], 
         store = Store(each)
         records, trouble = store.load()
         problems += trouble
-        for suite in dict.fromkeys(record["spec"]["suite"] for record in records):
-            how = view(suite)
-            of_suite = [record for record in records if record["spec"]["suite"] == suite]
-            for group in leaderboard.comparable(of_suite):
-                board = leaderboard.rank(group, metric=metric, **how)
-                found.append(Results(board, {record["key"]: record for record in group}, store))
+        found += comparisons(records, store, metric)
     return found, problems
+
+
+def comparisons(
+    records: Iterable[Record], store: Store, metric: str | None = None
+) -> list[Results]:
+    """Those that these records of `store` make, the one with most records first."""
+    return [
+        Results(
+            leaderboard.rank(group, metric=metric, **view(group[0]["spec"]["suite"])),
+            {record["key"]: record for record in group},
+            store,
+        )
+        for group in leaderboard.comparable(records)
+    ]
 
 
 def view(suite: str) -> dict[str, Any]:
