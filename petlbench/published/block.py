@@ -83,7 +83,7 @@ def markdown(rows: Sequence[Row], whole: bool = True) -> str:
     """In Markdown, a table for each suite: every task or, without `whole`, means and groups."""
     parts = []
     for suite in dict.fromkeys(row.suite for row in rows):
-        grid = _grid([row for row in rows if row.suite == suite], whole)
+        grid = as_grid([row for row in rows if row.suite == suite], whole)
         lines = [_line(cells) for cells in (grid.header, *grid.rows)]
         lines.insert(1, _line([":--" if i < _TEXTS else "--:" for i in range(len(grid.header))]))
         notes = [f"- {note}" for note in grid.notes]
@@ -95,13 +95,13 @@ _TEXTS = 3  # columns before the numbers
 
 
 @dataclass(frozen=True)
-class _Grid:
+class Grid:
     header: list[str]
     rows: list[list[str]]
     notes: list[str]
 
 
-def _grid(rows: Sequence[Row], whole: bool) -> _Grid:
+def as_grid(rows: Sequence[Row], whole: bool) -> Grid:
     """The cells of one suite's table. `whole`: tasks too, not only means and groups."""
     columns = _columns(rows, whole)
     made = [(row.source, row.source_id, row.protocol) for row in rows]
@@ -130,7 +130,7 @@ def _grid(rows: Sequence[Row], whole: bool) -> _Grid:
     ]
     ends = {cell[-1:] for line in lines for cell in line}
     notes += [f"{mark} {text}" for mark, text in MARKS.items() if mark in ends]
-    return _Grid(["method", "backbone", "source", *header, "params (M)"], lines, notes)
+    return Grid(["method", "backbone", "source", *header, "params (M)"], lines, notes)
 
 
 def _columns(rows: Sequence[Row], whole: bool) -> list[tuple[str, str]]:
@@ -162,7 +162,7 @@ def _print(rows: Sequence[Row], console: Console, whole: bool) -> None:
         return
     unbounded = console.options.update(width=10_000)
     for all_of_them in (True, False) if whole else (False,):
-        grid = _grid(rows, all_of_them)
+        grid = as_grid(rows, all_of_them)
         table = _table(grid, f"published · {rows[0].suite}")
         if console.measure(table, options=unbounded).maximum <= console.width:
             break
@@ -174,7 +174,7 @@ def _print(rows: Sequence[Row], console: Console, whole: bool) -> None:
     console.print()
 
 
-def _table(grid: _Grid, title: str) -> Table:
+def _table(grid: Grid, title: str) -> Table:
     from rich import box
     from rich.markup import escape
     from rich.table import Table
