@@ -1,0 +1,258 @@
+"""The two charts of a comparison, drawn by Bokeh, as JSON that its script shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+from bokeh.embed import json_item
+from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, HoverTool, Span
+from bokeh.plotting import figure
+
+from petlbench.leaderboard import Leaderboard, Row, Score
+from petlbench.plots.params_vs_accuracy import pareto_front
+
+Json = dict[str, Any]
+
+# Blue against grey and filled against hollow: told apart without colour too. In the dark the page
+# inverts the lightness of its charts, so that every colour here is one on white.
+_FRONT, _OTHER, _TEXT, _GRID = "#0173b2", "#666666", "#222222", "#e4e4e4"
+_WORSE, _SAME, _BETTER = (178, 89, 0), (247, 247, 247), (1, 102, 160)
+_LONGEST = 34  # characters of a method's name beside the heat map
+
+
+def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) -> Json | None:
+    """What ranks (%) against trainable parameters without head; None without ranked rows.
+
+    `settings`: method -> its settings, in words. `name`: of the chart, its own on the page.
+    """
+    rows = [row for row in board.rows if row.rank and row.ranking]
+    if not rows:
+        return None
+    params = [row.trainable_parameters or 0 for row in rows]
+    scores = [row.ranking for row in rows if row.ranking]
+    values = [100 * score.mean for score in scores]
+    front = set(pareto_front(list(zip(map(float, params), values, strict=True))))
+    low, high, zero = _places(params)
+    x = [count or zero for count in params]
+    plot = _figure(
+        height=440,
+        min_width=560,  # a narrower page scrolls it
+        x_axis_type="log",
+        x_range=(low, high),
+        x_axis_label="trainable parameters, without head",
+        y_axis_label=f"{board.ranking} (%)",
+        tools="box_zoom,reset,save",
+        toolbar_location="above",
+        tooltips=None,
+    )
+    _ticks(plot, low, high, zero if 0 in params else None)
+    steps = sorted({(x[i], values[i]) for i in front})
+    line = [steps[0]]
+    for (_, before), (at, value) in pairwise(steps):
+        line += [(at, before), (at, value)]
+    line.append((high, steps[-1][1]))
+    plot.line(*map(list, zip(*line, strict=True)), color=_FRONT, alpha=0.6, line_width=1.5)
+    source = ColumnDataSource(
+        {
+            "x": x,
+            "y": values,
+            "low": [100 * (s.mean if s.low is None else s.low) for s in scores],
+            "high": [100 * (s.mean if s.high is None else s.high) for s in scores],
+            "method": [row.method for row in rows],
+            "settings": [f"settings: {settings[row.method]}" for row in rows],
+            "params": [f"{count:,} trainable parameters" for count in params],
+            "score": [f"{board.ranking}: {_told(score)}" for score in scores],
+            "rank": [_rank(row) for row in rows],
+            "fill": [_FRONT if i in front else "#ffffff" for i in range(len(rows))],
+            "line": [_FRONT if i in front else _OTHER for i in range(len(rows))],
+        }
+    )
+    plot.segment("x", "low", "x", "high", source=source, color="line", line_width=1.2)
+    dots = plot.scatter("x", "y", source=source, size=10, fill_color="fill", line_color="line")
+    plot.add_tools(_hover(dots, "method", "rank", "score", "params", "settings"))
+    _name_front(plot, steps, {(x[i], values[i]): rows[i].method for i in front})
+    return _json(plot, name)
+
+
+def heat_map(board: Leaderboard, baseline: str | None, name: str) -> Json:
+    """Every method on every task: the difference to `baseline` in points.
+
+    Without a baseline the score (%), coloured by its difference to the mean of the task's scores.
+    """
+    factors = [(group, task) for group, tasks in board.groups.items() for task in tasks]
+    names = _short([row.method for row in board.rows])
+    levels = {task: _level(board, task, baseline) for task in board.tasks}
+    found = [
+        (row, short, factor, row.tasks[factor[1]])
+        for row, short in zip(board.rows, names, strict=True)
+        for factor in factors
+    ]
+    differences = [
+        score.mean - level if score and (level := levels[task]) is not None else None
+        for _, _, (_, task), score in found
+    ]
+    widest = max((abs(each) for each in differences if each is not None), default=0) or 1
+    points = ["–" if each is None else f"{100 * each:+.1f}" for each in differences]
+    points = [text.replace("-", "−") for text in points]
+    scores = [f"{100 * score.mean:.1f}" if score else "–" for *_, score in found]
+    shades = [_shade(each if each is None else each / widest) for each in differences]
+    source = ColumnDataSource(
+        {
+            "x": [factor for _, _, factor, _ in found],
+            "y": [short for _, short, _, _ in found],
+            "method": [row.method for row, *_ in found],
+            "task": [f"{task} ({group})" for _, _, (group, task), _ in found],
+            "score": [_told(score) if score else "not finished" for *_, score in found],
+            "difference": [f"{each} points to {baseline or 'the mean'}" for each in points],
+            "text": points if baseline else scores,
+            "shade": [shade for shade, _ in shades],
+            "ink": [ink for _, ink in shades],
+        }
+    )
+    plot = _figure(
+        height=22 * len(names) + 190,
+        min_width=180 + 46 * len(factors),
+        x_range=FactorRange(*factors, group_padding=0.4, range_padding=0),
+        y_range=FactorRange(*reversed(names), range_padding=0),
+        x_axis_location="above",
+        tools="",
+        toolbar_location=None,
+    )
+    plot.grid.visible = False
+    plot.xaxis.major_label_orientation = math.pi / 2
+    plot.xaxis.group_text_color = plot.xaxis.separator_line_color = _OTHER
+    plot.axis.axis_line_color = plot.axis.major_tick_line_color = None
+    squares = plot.rect("x", "y", 1, 1, source=source, fill_color="shade", line_color="#ffffff")
+    middle = {"text_align": "center", "text_baseline": "middle", "text_font_size": "11px"}
+    plot.text("x", "y", text="text", source=source, text_color="ink", **middle)
+    plot.add_tools(_hover(squares, "method", "task", "score", "difference"))
+    return _json(plot, name)
+
+
+def _level(board: Leaderboard, task: str, baseline: str | None) -> float | None:
+    """What the scores of a task are compared with."""
+    rows = [row for row in board.rows if baseline in (None, row.method)]
+    scores = [score.mean for row in rows if (score := row.tasks[task])]
+    return math.fsum(scores) / len(scores) if scores else None
+
+
+def _figure(**options: Any) -> Any:
+    plot = figure(
+        sizing_mode="stretch_width",
+        background_fill_color=None,
+        border_fill_color=None,
+        outline_line_color=None,
+        active_drag=None,  # a finger that scrolls the page must not zoom
+        **options,
+    )
+    plot.toolbar.logo = None
+    plot.grid.grid_line_color = _GRID
+    plot.axis.axis_label_text_font_style = "normal"
+    plot.axis.axis_label_text_color = plot.axis.major_label_text_color = _TEXT
+    plot.axis.major_label_text_font_size = "12px"
+    plot.axis.minor_tick_line_color = None
+    return plot
+
+
+def _hover(dots: Any, first: str, *columns: str) -> HoverTool:
+    """What stands in these columns, one below the other; Bokeh escapes it."""
+    lines = "".join(f"<br>@{name}" for name in columns)
+    text = f"<div style='max-width: min(17rem, 38vw); font-size: 13px'><b>@{first}</b>{lines}</div>"
+    return HoverTool(renderers=[dots], tooltips=text)
+
+
+def _places(params: Sequence[int]) -> tuple[float, float, float]:
+    """Both ends of the logarithmic axis, and where 0 stands on it: left of everything."""
+    positive = [count for count in params if count] or [1_000]
+    low, high = math.log10(min(positive)), math.log10(max(positive))
+    pad = max(0.08 * (high - low), 0.4)
+    low, high = low - pad, high + pad
+    slot = 0.15 * (high - low) if 0 in params else 0
+    return 10 ** (low - slot), 10**high, 10 ** (low - slot / 2)
+
+
+def _ticks(plot: Any, low: float, high: float, zero: float | None) -> None:
+    first = low if zero is None else zero**2 / low
+    powers = range(math.floor(math.log10(first)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if math.log10(high / first) > 2.2 else (1, 2, 5)
+    ticks = [f * 10.0**k for k in powers for f in factors if first <= f * 10.0**k <= high]
+    units = ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
+    labels: dict[Any, str] = {
+        tick: next(f"{tick / size:g}{unit}" for size, unit in units if tick >= 0.999 * size)
+        for tick in ticks
+    }
+    if zero is not None:
+        ticks, labels = [zero, *ticks], {**labels, zero: "0"}
+        plot.add_layout(Span(location=first, dimension="height", line_color=_GRID, line_width=3))
+    plot.xaxis.ticker = FixedTicker(ticks=ticks)
+    plot.xgrid.ticker = FixedTicker(ticks=ticks)
+    plot.xaxis.major_label_overrides = labels
+
+
+def _name_front(
+    plot: Any, steps: Sequence[tuple[float, float]], names: dict[tuple[float, float], str]
+) -> None:
+    """To the left of each point and above, where a front has no other point."""
+    first = steps[0][0]
+    source = ColumnDataSource(
+        {
+            "x": [x for x, _ in steps],
+            "y": [y for _, y in steps],
+            "name": [names[step] for step in steps],
+            "align": ["left" if x == first else "right" for x, _ in steps],
+            "away": [7 if x == first else -7 for x, _ in steps],
+        }
+    )
+    look = {"text_font_size": "12px", "text_color": _TEXT, "text_baseline": "bottom"}
+    place = {"text_align": "align", "x_offset": "away", "y_offset": -5}
+    plot.text("x", "y", text="name", source=source, **look, **place)
+
+
+def _told(score: Score) -> str:
+    text = f"{100 * score.mean:.1f} %"
+    if score.low is not None and score.high is not None:
+        text += f", 95% interval {100 * score.low:.1f}–{100 * score.high:.1f}"
+    return text + (f", ± {100 * score.std:.1f} over seeds" if score.std is not None else "")
+
+
+def _rank(row: Row) -> str:
+    return f"rank {row.rank}" + (f", rank group {row.letters}" if row.letters else "")
+
+
+def _shade(share: float | None) -> tuple[str, str]:
+    """The colour of a cell and of its text; `share` of the largest difference, -1 to 1."""
+    if share is None:
+        return "#ffffff", _OTHER
+    end = _BETTER if share > 0 else _WORSE
+    mix = [round(s + (e - s) * abs(share) ** 0.8) for s, e in zip(_SAME, end, strict=True)]
+    dark = 0.299 * mix[0] + 0.587 * mix[1] + 0.114 * mix[2] < 140
+    return "#{:02x}{:02x}{:02x}".format(*mix), "#ffffff" if dark else _TEXT
+
+
+def _short(names: Sequence[str]) -> list[str]:
+    """Cut to what fits beside the chart, and still told apart."""
+    cut = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    return [f"{name} ({i})" if cut.count(name) > 1 else name for i, name in enumerate(cut, 1)]
+
+
+def _json(plot: Any, name: str) -> Json:
+    """What the page embeds, with identifiers of its own: Bokeh's depend on what ran before."""
+    numbers: dict[str, str] = {}
+
+    def counted(part: Any) -> Any:
+        if isinstance(part, list):
+            return [counted(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        return {
+            key: numbers.setdefault(value, f"{name}-{len(numbers) + 1}")
+            if key in ("id", "root_id") and isinstance(value, str)
+            else counted(value)
+            for key, value in part.items()
+        }
+
+    item = dict(json_item(plot))
+    return dict(counted({"target_id": name, "root_id": item["root_id"], "doc": item["doc"]}))
