@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from petlbench import api, experiment, protocol, weights
+from petlbench import experiment, protocol, weights
 from petlbench.backbone import Backbone, load_stored, stored_tensors
 from petlbench.data import cache, lists
 from petlbench.data.class_folders import IMAGES
@@ -22,6 +22,7 @@ from petlbench.errors import UsageError, unknown
 from petlbench.evaluate import logits
 from petlbench.experiment import Machine
 from petlbench.method import MethodSpec, installed
+from petlbench.results import folders
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store, write_bytes
 
@@ -168,7 +169,7 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
             raise UsageError(f"{file} cannot be read: {error}") from error
     everything = [
         (folder, record)
-        for folder in api.folders(results)
+        for folder in folders(results)
         for record in Store(folder).load()[0]
         if record["status"] == "done"
     ]

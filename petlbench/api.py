@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench import formats, leaderboard, results
-from petlbench.results import Results
-from petlbench.results import folders as folders
+from petlbench.results import Results, folders
 from petlbench.store import Record, Store, write_text
 
 if TYPE_CHECKING:
@@ -94,17 +93,6 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
             plots.draw("params-vs-accuracy", found, files[-1])
     failed = sum(status == "failed" for status in outcome.values())
     return Comparison(found, store.folder, len(plan.specs) - failed, failed, tuple(files))
-
-
-def boards(
-    folder: Path | str, metric: str | None = None
-) -> tuple[list[leaderboard.Leaderboard], list[str]]:
-    """One leaderboard per folder, suite and fingerprint, and what was left out.
-
-    `metric`: another one than the tasks' own.
-    """
-    found, problems = results.load(folder, metric)
-    return [each.board for each in found], problems
 
 
 def load_results(folder: Path | str = "results") -> pd.DataFrame:

@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 
 import petlbench
-from petlbench import api
 from petlbench.adapted import image_files, load_adapted
 from petlbench.data import cache
 from petlbench.errors import RunError, UsageError
 from petlbench.mini import ARCHITECTURE
+from petlbench.results import folders
 from petlbench.store import Record, Store
 from petlbench.task import load_suite
 
@@ -193,7 +193,7 @@ def test_the_spec_is_in_the_file(small: dict[str, Any]) -> None:
     from safetensors import safe_open
 
     record = finished(small, methods=["lora"])["lora"]
-    file = api.folders("results")[0] / "artifacts" / f"{record['key']}.safetensors"
+    file = folders("results")[0] / "artifacts" / f"{record['key']}.safetensors"
     with safe_open(file, framework="pt") as stored:
         told = json.loads(stored.metadata()["spec"])
     assert told.pop("class_names")[0] == "handwritten zero" and told == record["spec"]

@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file
 
 import petlbench
-from petlbench import api, method
+from petlbench import method, results
 from petlbench.store import Store
 
 
@@ -144,9 +144,10 @@ def test_several_comparisons_below_one_folder(small: dict[str, Any]) -> None:
     petlbench.run(**small | {"results": "results/a"})
     settings = small["settings"] | {"protocol.learning_rate": 1e-3}
     petlbench.run(**small | {"results": "results/b", "settings": settings})
-    boards, problems = api.boards("results")
-    assert len(boards) == 2 and problems == []
-    assert set(petlbench.load_results("results")["fingerprint"]) == {b.fingerprint for b in boards}
+    found, problems = results.load("results")
+    assert len(found) == 2 and problems == []
+    fingerprints = {each.board.fingerprint for each in found}
+    assert set(petlbench.load_results("results")["fingerprint"]) == fingerprints
 
 
 def test_a_false_count_never_reaches_the_leaderboard(small: dict[str, Any]) -> None:

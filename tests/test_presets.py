@@ -14,6 +14,7 @@ from conftest import CLI
 from petlbench import api, formats, leaderboard, method, plan, presets, weights
 from petlbench.errors import UsageError
 from petlbench.plan import Request
+from petlbench.results import folders
 from petlbench.store import Store
 from petlbench.task import load_suite
 
@@ -222,7 +223,7 @@ def test_one_row_with_its_range_of_parameters(small: dict[str, Any], sized: Path
     assert "lora[sized]" in formats.write([result.results], "table")
     frame = result.frame()
     assert frame["trainable_parameters_max"].tolist() == [high]
-    (folder,) = api.folders(small["results"])
+    (folder,) = folders(small["results"])
     configs = {r["spec"]["task"]: r["spec"]["method"]["config"] for r in Store(folder).load()[0]}
     assert {task: config["rank"] for task, config in configs.items()} == dict(
         zip(tasks, (1, 4), strict=True)

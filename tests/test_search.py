@@ -17,11 +17,12 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 import petlbench
-from petlbench import adapted, api, experiment, plan, protocol, search
+from petlbench import adapted, experiment, plan, protocol, search
 from petlbench.data import cache, vault
 from petlbench.errors import UsageError
 from petlbench.experiment import Machine
 from petlbench.method import MethodSpec
+from petlbench.results import folders
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store
 from petlbench.suites import mini
@@ -204,7 +205,7 @@ def test_progress_says_which_trial_it_is(small: dict[str, Any]) -> None:
 
 def test_trials_are_no_results_of_their_own(small: dict[str, Any]) -> None:
     petlbench.run(**small, search=2)
-    assert api.folders("results") == [Path("results/small")]
+    assert folders("results") == [Path("results/small")]
     assert len(Store("results/small").load()[0]) == 1
     assert len(petlbench.load_results("results")) == 1
 

@@ -108,11 +108,12 @@ def _presets(options: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def _runs(options: argparse.Namespace) -> list[tuple[str, str]]:
-    from petlbench import api, leaderboard
+    from petlbench import leaderboard
+    from petlbench.results import folders
     from petlbench.store import Store
 
     rows = []
-    for folder in api.folders(options.results):
+    for folder in folders(options.results):
         for record in Store(folder).load()[0]:
             if record["status"] == "done":
                 spec, test = record["spec"], record["test"]

@@ -130,7 +130,7 @@ class Bootstrap:
 
 def widening(freedom: NDArray[Any], at_once: int = 1) -> Array:
     """Student's t over the normal quantile; 1 where there is nothing to widen."""
-    tail = 1 - (1 - LEVEL) / 2 / at_once
+    tail = 1 - (1 - LEVEL) / 2 / max(at_once, 1)
     return np.where(freedom > 0, stdtrit(np.maximum(freedom, 1), tail) / ndtri(tail), 1.0)
 
 

@@ -90,7 +90,7 @@ Cell = tuple[float, float, bool]  # low, high, not told apart from the best of t
 
 def _cells(boot: Bootstrap, column: str) -> list[Cell]:
     """Of each method."""
-    draws = boot.draws(column, at_once=max(len(boot.panel.methods) - 1, 1))
+    draws = boot.draws(column, at_once=len(boot.panel.methods) - 1)
     best = ~ties.apart_from_best(boot.panel.mean(column), draws)
     low, high = boot.interval(column)
     return list(zip(low.tolist(), high.tolist(), best.tolist(), strict=True))
