@@ -90,7 +90,7 @@ TEST = {
     "metric?": TEXT,
     "metrics?": Each(dict, SCORE),
 }
-COMMON = {"fingerprint": TEXT, "spec": SPEC, "environment?": ANY}
+COMMON = {"fingerprint": TEXT, "spec": SPEC, "started?": TEXT, "environment?": ANY}
 SEARCHED = {
     "trials": Each(list, {"value": _or_none(SCORE), "config": ANY}),
     "winner": COUNT,
@@ -120,9 +120,9 @@ SHAPES = {
 }
 
 
-def problem(record: Any, key: str) -> str:
+def problem(record: Any, key: Any) -> str:
     """What keeps this from being the record `key` that can be counted; empty if nothing does."""
-    if not isinstance(record, dict) or record.get("key") != key:
+    if not isinstance(record, dict) or not isinstance(key, str) or record.get("key") != key:
         return "is not a record of petlbench"
     if record.get("schema") != SCHEMA:
         return (

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from petlbench.errors import UsageError
 from petlbench.record import SCHEMA as SCHEMA  # re-exported for those who write records
-from petlbench.record import Record
-from petlbench.record import problem as record_problem
+from petlbench.record import Record, problem
 
 
 def unwritable(folder: Path, error: OSError) -> UsageError:
@@ -55,14 +56,14 @@ class Store:
 
         With `peek`, only one that tells how the test accuracy went over training.
         """
-        record = _read(self.records / f"{key}.json")
+        record, _ = read_file(self.records / f"{key}.json")
         if record is None or record["status"] != "done" or (peek and "peek" not in record):
             return None
         return record
 
     def read_trial(self, key: str) -> Record | None:
         """The record of a trial, done or failed; None if there is none that can be read."""
-        return _read(self.trials / f"{key}.json")
+        return read_file(self.trials / f"{key}.json")[0]
 
     def write_trial(self, record: Record) -> None:
         write_text(self.trials / f"{record['key']}.json", _dump(record))
@@ -75,13 +76,9 @@ class Store:
         records, problems = [], []
         for folder in (self.records, self.failed):
             for file in sorted(folder.glob("*.json")):
-                try:
-                    record = json.loads(file.read_text(encoding="utf-8"))
-                    problem = record_problem(record, file.stem)
-                except (OSError, ValueError, RecursionError) as error:
-                    record, problem = None, f"cannot be read ({error})"
-                if problem:
-                    problems.append(f"{file} {problem}; it is left out.")
+                record, why = read_file(file)
+                if record is None:
+                    problems.append(why)
                 else:
                     records.append(record)
         done = {record["key"] for record in records if record["status"] == "done"}
@@ -118,12 +115,36 @@ class Store:
             lock.release()
 
 
-def _read(file: Path) -> Record | None:
+def read_file(file: Path) -> tuple[Record | None, str]:
+    """The record in a file of that name; else None, and a sentence that says why not."""
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return None if record_problem(record, file.stem) else record
-    except (OSError, ValueError, RecursionError):
-        return None
+        text = file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        return None, f"{file} cannot be read ({error}); it is left out."
+    return _judged(text, str(file), file.stem)
+
+
+def read_lines(file: Path) -> Iterator[tuple[Record | None, str]]:
+    """The records of a file with one on each line, each as `read_file` gives it."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        yield None, f"{file} cannot be read ({error}); it is left out."
+        return
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield _judged(line, f"{file}, line {number},")
+
+
+def _judged(text: str, where: str, key: str | None = None) -> tuple[Record | None, str]:
+    try:
+        record = json.loads(text)
+        if key is None and isinstance(record, dict):
+            key = record.get("key")
+        why = problem(record, key)
+    except (ValueError, RecursionError) as error:
+        record, why = None, f"cannot be read ({error})"
+    return (None, f"{where} {why}; it is left out.") if why else (record, "")
 
 
 def _dump(record: Record) -> str:
@@ -135,12 +156,23 @@ def write_text(file: Path, text: str) -> None:
 
 
 def write_bytes(file: Path, content: bytes) -> None:
+    with _whole(file) as stream:
+        stream.write(content)
+
+
+def copy(source: Path, file: Path) -> None:
+    with _whole(file) as stream, source.open("rb") as content:
+        shutil.copyfileobj(content, stream)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[IO[bytes]]:
     """Write whole or not at all: to a temporary file beside it, flushed, then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(name, 0o644)
