@@ -157,7 +157,7 @@ def add_request(parser: argparse.ArgumentParser, suite: str = "mini") -> None:
     add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
     flag: dict[str, Any] = {"action": "store_true", "default": None}
     add("--recompute", **flag, help="activations twice: less memory, same result, slower")
-    add("--compile", **flag, help="torch.compile: a minute more at the start of every process")
+    add("--compile", **flag, help="torch.compile and CUDA graphs: a minute more at the start of each process")
     text = "show the test accuracy over training too; it chooses nothing, and the record says so"
     add("--report-peek", **flag, help=text)
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")
