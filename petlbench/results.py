@@ -16,6 +16,9 @@ from petlbench.store import Store
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_OF_CLASSES = ("predictions", "labels")
+_OF_QUERIES = ("text_rank_of_image", "image_rank_of_text")
+
 
 @dataclass(frozen=True)
 class Results:
@@ -39,7 +42,8 @@ class Results:
         """What a run said about the test set of `task`, by name; None if that was not kept.
 
         Of classification `predictions` and `labels`, both (N,); of retrieval the ranks of every
-        query. A file that cannot be read is a UsageError: it is not the same as none.
+        query. A file that cannot be read, or is not of this test set, is a UsageError: it is not
+        the same as none.
         """
         import numpy as np
 
@@ -48,13 +52,24 @@ class Results:
         file = self.store.artifacts / f"{key}.predictions.npz"
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
+                found = {name: arrays[name] for name in arrays.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(
                 f"{file} cannot be read ({error}). Move it away to go on without it."
             ) from error
+        test = self.records[key]["test"]
+        needed = _OF_CLASSES if "correct" in test else _OF_QUERIES
+        sizes = {name: len(found[name]) for name in needed if name in found}
+        if len(sizes) < len(needed) or any(
+            sizes[name] != test["total"] for name in needed if name != "image_rank_of_text"
+        ):
+            raise UsageError(
+                f"{file} does not hold {' and '.join(needed)} of the {test['total']} test examples "
+                "that its record tells of. Move it away to go on without it."
+            )
+        return found
 
 
 def folders(folder: Path | str) -> list[Path]:

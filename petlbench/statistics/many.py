@@ -35,12 +35,11 @@ def average_ranks(scores: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Whether all methods have one distribution of ranks: two statistics and their p-values."""
+    """Whether all methods have one distribution of ranks."""
 
     chi2: float
-    chi2_p_value: float
-    f: float  # infinite where every task has the same order
-    p_value: float
+    f: float | None  # None where every task has the same order, and F no bound
+    p_value: float  # of F; of chi-squared where F is None
     methods: int
     tasks: int
 
@@ -69,14 +68,11 @@ def friedman(scores: Floats) -> Friedman:
     spread = ((found.mean(axis=1) - (methods + 1) / 2) ** 2).sum()
     statistic = float(tasks * spread / variance) if variance else 0.0
     of_f = iman_davenport(statistic, methods, tasks)
-    return Friedman(
-        chi2=statistic,
-        chi2_p_value=float(chi2.sf(statistic, methods - 1)),
-        f=of_f,
-        p_value=float(f.sf(of_f, methods - 1, (methods - 1) * (tasks - 1))),
-        methods=methods,
-        tasks=tasks,
-    )
+    if math.isinf(of_f):
+        p_value = float(chi2.sf(statistic, methods - 1))
+        return Friedman(statistic, None, p_value, methods, tasks)
+    p_value = float(f.sf(of_f, methods - 1, (methods - 1) * (tasks - 1)))
+    return Friedman(statistic, of_f, p_value, methods, tasks)
 
 
 def iman_davenport(chi2: float, methods: int, tasks: int) -> float:

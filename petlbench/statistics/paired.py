@@ -154,5 +154,5 @@ def probability_of_improvement(
     means = np.einsum(
         "cti,tij,ctj->c", drawn(a.shape[1]), above, drawn(b.shape[1]), optimize=True
     ) / len(a)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).clip(0, 1)
     return Improvement(probability, float(low), float(high))

@@ -1,0 +1,256 @@
+"""What `compare` shows: tables, what they mean, notes, and one sentence to quote."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from petlbench.compare import Many, Two
+from petlbench.formats import _text
+from petlbench.statistics.paired import Difference
+from petlbench.verdict import interval, p, points, signed, wilcoxon
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+NONE = "–"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of texts: the first column and the last `words` ones are words, the rest numbers."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: int = 0
+
+    def is_text(self, column: int) -> bool:
+        return column == 0 or column >= len(self.header) - self.words
+
+
+@dataclass(frozen=True)
+class Page:
+    grids: Sequence[Grid]
+    remarks: Sequence[str]  # what the tables mean
+    notes: Sequence[str]  # what to be careful about
+    conclusion: str
+
+
+# --- two methods
+
+
+def of_two(found: Two) -> Page:
+    test, chance = found.wilcoxon, found.improvement
+    within = "" if chance.low is None else f" (95% interval {chance.low:.2f} to {chance.high:.2f})"
+    remarks = [
+        "95% intervals of a task: t over paired seeds and z over test examples, together; they are "
+        "not corrected for the number of tasks.",
+        f"Probability of improvement: {chance.probability:.2f}{within}: how often a run of "
+        f"{found.a} beats one of {found.b}, mean over tasks, a tie half.",
+        *([f"Over tasks: {wilcoxon(test)}."] if test else []),
+        *(_of_mcnemar if any(each.mcnemar for each in found.tasks) else []),
+        *(_of_errors(found) if any(each.agreement for each in found.tasks) else []),
+        f"Costs: {'; '.join(f'{name} ({meaning})' for name, meaning in _meanings(found))}.",
+    ]
+    grids = [_tasks(found), *_errors(found), _costs(found)]
+    return Page(grids, remarks, found.notes, found.conclusion)
+
+
+_of_mcnemar = ["McNemar: exact p-value of a task, from the test examples one alone is right on."]
+
+
+def _of_errors(found: Two) -> list[str]:
+    voting = (
+        "Votes: accuracy of the class that most runs predict, ties to the better method."
+        if len(found.seeds) > 1
+        else "One seed of each makes no vote: every disagreement would be a tie."
+    )
+    return [
+        "Errors: kappa of being right (1: on the same test examples, 0: as if by chance), and how "
+        f"often both are wrong, mean over seeds. {voting}"
+    ]
+
+
+def _tasks(found: Two) -> Grid:
+    tested = any(each.mcnemar for each in found.tasks)
+    rows = [
+        [
+            *(each.task, points(each.a), points(each.b), *_difference(each.difference)),
+            *([p(each.mcnemar.p_value) if each.mcnemar else NONE] if tested else []),
+        ]
+        for each in found.tasks
+    ]
+    if len(rows) > 1:
+        means = {row.method: row.ranking.mean for row in found.board.rows if row.ranking}
+        empty = [""] * tested
+        both = [points(means[found.a]), points(means[found.b])]
+        rows.append([found.column, *both, *_difference(found.here), *empty])
+        if found.like_these:
+            rows.append(["on tasks like these", "", "", *_difference(found.like_these), *empty])
+    header = ["task", found.a, found.b, "difference", "95% interval", f"{found.a} is"]
+    title = f"{found.board.suite} · {_metric(found)} in %, differences in points"
+    return Grid(title, [*header, *(["McNemar"] if tested else [])], rows, words=1 + tested)
+
+
+def _difference(found: Difference) -> list[str]:
+    return [signed(found.mean), interval(found), found.verdict]
+
+
+def _errors(found: Two) -> list[Grid]:
+    votes = len(found.seeds) > 1
+    rows = [
+        [
+            *(task, NONE if each.kappa is None else f"{each.kappa:.2f}"),
+            *(points(each.both_wrong), points(each.by_chance)),
+            *(map(points, (each.ensemble_a, each.ensemble_b, each.ensemble)) if votes else ()),
+        ]
+        for task, each in ((each.task, each.agreement) for each in found.tasks)
+        if each
+    ]
+    header = ["task", "kappa", "both wrong", "by chance"]
+    header += [f"vote of {found.a}", f"of {found.b}", "of both"] if votes else []
+    return [Grid("errors on the same test examples, in %", header, rows)] if rows else []
+
+
+def _costs(found: Two) -> Grid:
+    order = [row.method for row in found.board.rows]
+    places = [order.index(found.a), order.index(found.b)]
+    rows = [
+        [column.header, *(str(column.cells[place]) for place in places)]
+        for column in _text.costs(found.board)
+    ]
+    return Grid("costs", ["cost", found.a, found.b], rows)
+
+
+def _meanings(found: Two) -> list[tuple[str, str]]:
+    meanings = _text.definitions(found.board)
+    return [(c.header, meanings[c.header]) for c in _text.costs(found.board)]
+
+
+# --- several methods
+
+
+def of_many(found: Many) -> Page:
+    remarks = [
+        "Rank group: methods that share a letter cannot be told apart on these tasks"
+        + ("; like these: on tasks like these." if found.letters_like_these else ".")
+    ]
+    if found.critical_difference is not None:
+        remarks.append(
+            f"Average rank: over the {len(found.board.tasks)} tasks; methods further apart than "
+            f"{found.critical_difference:.2f} differ (Nemenyi, 0.05)."
+        )
+        remarks.append("Pairs: Wilcoxon signed-rank tests over tasks, with Holm's correction.")
+    return Page([_ranking(found), *_pairs(found)], remarks, found.notes, found.conclusion)
+
+
+def _ranking(found: Many) -> Grid:
+    columns = {
+        found.column: list(map(points, found.means)),
+        "95% interval": [f"{points(low)} to {points(high)}" for low, high in found.intervals],
+        "average rank": [f"{rank:.2f}" for rank in found.average_ranks or ()],
+        "rank group": found.letters,
+        "like these": found.letters_like_these or (),
+    }
+    told = {name: column for name, column in columns.items() if column}
+    numbers = [f"{i} {method}" for i, method in enumerate(found.methods, 1)]
+    rows = list(zip(numbers, *told.values(), strict=True))
+    title = f"{found.board.suite} · {_metric(found)} in %"
+    return Grid(title, ["method", *told], rows, words=1 + ("like these" in told))
+
+
+def _pairs(found: Many) -> list[Grid]:
+    """The upper triangle of p-values; a column is the number of a method."""
+    if found.p_values is None:
+        return []
+    count = len(found.methods)
+    rows = [
+        [
+            *(f"{i + 1} {found.methods[i]}", *[""] * i),
+            *(f"{value:.3f}" for value in found.p_values[i][i + 1 :]),
+        ]
+        for i in range(count - 1)
+    ]
+    title = f"p-values of {count * (count - 1) // 2} pairs"
+    return [Grid(title, ["pair", *(str(i) for i in range(2, count + 1))], rows)]
+
+
+def _metric(found: Two | Many) -> str:
+    return found.board.metric.replace("_", " ")
+
+
+# --- where it goes
+
+
+def show(page: Page, console: Console) -> None:
+    """On a screen; a table that does not fit is left out, and that is said."""
+    from rich.markup import escape
+
+    for grid in page.grids:
+        table = _table(grid)
+        needed = console.measure(table, options=console.options.update(width=10_000)).minimum
+        if needed <= console.width:
+            console.print(table)
+        else:
+            text = f"{grid.title}: {needed} columns wide; --format markdown has it."
+            console.print(f"[yellow]![/] {escape(text)}\n", highlight=False)
+    for remark in page.remarks:
+        console.print(escape(remark), style="dim", highlight=False)
+    for note in page.notes:
+        console.print(f"[yellow]![/] {escape(note)}", highlight=False)
+    console.print()
+    console.print(escape(page.conclusion), highlight=False)
+
+
+def text(page: Page) -> str:
+    """As on a screen without colours that is as wide as the tables."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=10_000)
+    with console.capture() as captured:
+        show(page, console)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def markdown(page: Page) -> str:
+    parts = [
+        "\n".join(
+            [
+                f"**{_escaped(grid.title)}**\n",
+                _line(grid.header),
+                _line(":--" if grid.is_text(i) else "--:" for i in range(len(grid.header))),
+                *map(_line, grid.rows),
+            ]
+        )
+        for grid in page.grids
+    ]
+    parts += map(_escaped, page.remarks)
+    parts += ["\n".join(f"- {_escaped(note)}" for note in page.notes)] if page.notes else []
+    return "\n\n".join([*parts, _escaped(page.conclusion)]) + "\n"
+
+
+def _table(grid: Grid) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.title, table.title_justify = escape(grid.title), "left"
+    for i, header in enumerate(grid.header):
+        justify = "left" if grid.is_text(i) else "right"
+        table.add_column(escape(header), justify=justify)  # type: ignore[arg-type]
+    for row in grid.rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(_escaped(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("*", "\\*")
