@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 
+from petlbench.commands import _resolve
 from petlbench.commands import _shared as shared
+from petlbench.errors import UsageError
 
 ORDER = 20
 
@@ -12,9 +15,32 @@ ORDER = 20
 def add(parser: argparse.ArgumentParser) -> None:
     shared.add_request(parser)
     shared.add_fresh(parser)
+    text = "of a comparison with results: which seeds to add, to tell tied methods apart"
+    parser.add_argument("--resolve", action="store_true", help=text)
+    text = "with --resolve: propose at most so many hours of runs"
+    parser.add_argument("--hours", type=_positive, metavar="H", help=text)
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.hours is not None and not options.resolve:
+        raise UsageError("--hours is for petlbench plan --resolve.")
+    if options.resolve:
+        _resolve.run(options)
+    else:
+        _show(options)
+
+
+def _positive(text: str) -> float:
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not hours > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of hours above 0")
+    return hours
+
+
+def _show(options: argparse.Namespace) -> None:
     from rich.markup import escape
     from rich.table import Table
 
