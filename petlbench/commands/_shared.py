@@ -62,12 +62,17 @@ def add_results(parser: argparse.ArgumentParser) -> None:
 
 def comparisons(options: argparse.Namespace) -> list[Results]:
     """Those that `add_results` asks for; what cannot be read is told."""
+    return load(options)[0]
+
+
+def load(options: argparse.Namespace) -> tuple[list[Results], list[str]]:
+    """`comparisons`, and what was told."""
     from petlbench import api, results
 
     found, problems = results.load(options.results, getattr(options, "metric", None))
     for problem in problems:
         print(f"petlbench: {problem}", file=sys.stderr)
-    return api.select(found, options.fingerprint)
+    return api.select(found, options.fingerprint), problems
 
 
 def only(found: Sequence[Results], options: argparse.Namespace, what: str) -> Results:
