@@ -151,8 +151,8 @@ def many(
     methods = list(dict.fromkeys(methods))
     if len(methods) < 3:
         raise UsageError(
-            f"{len(methods)} methods are too few to rank: name three or more, or two to "
-            f"compare them. There: {', '.join(row.method for row in rows)}."
+            f"too few methods to rank ({', '.join(methods) or 'none'}): name three or more, or two "
+            f"to compare them. There: {', '.join(row.method for row in rows)}."
         )
     chosen, told = _restrict(results, methods, common_tasks)
     for row in chosen.board.rows:
@@ -301,7 +301,7 @@ def _on_task(results: Results, panel: Panel, t: int) -> OnTask:
     error = (
         paired.error_of_examples(examples[0], examples[1])
         if known
-        else paired.error_of_counts(*means, int(panel.totals[t]))
+        else paired.error_of_counts(means[0], means[1], int(panel.totals[t]))
     )
     rows = {row.method: row for row in results.board.rows}
     keys = [rows[method].runs[task] for method in panel.methods]

@@ -341,6 +341,19 @@ def test_versions_of_a_file_keep_their_names() -> None:
     assert compare.two(results, "mine@bbbbbb", "mine@aaaaaa").here.verdict == "cannot tell"
 
 
+def test_sets_beside_the_tasks_own_count_as_tasks(tmp_path: Path) -> None:
+    found = synthetic.records(["lora", "vpt"], {"cifar": "Natural"}, 2)
+    for record in found:
+        right = 100 if record["spec"]["method"]["name"] == "lora" else 80
+        test = {"correct": right, "total": 200, "metrics": {"accuracy": right / 200}}
+        more = {"metric": "accuracy", "group": "Shifted", "data": "d" * 64}
+        record["targets"] = {"sketch": test | more}
+    made = compare.two(synthetic.results(found, synthetic.write(tmp_path, found)), "lora", "vpt")
+    assert [each.task for each in made.tasks] == ["cifar", "sketch"]
+    assert made.tasks[1].difference.mean == pytest.approx(0.1)
+    assert made.tasks[0].agreement is not None and made.tasks[1].agreement is None
+
+
 # --- several methods
 
 
@@ -375,8 +388,8 @@ def test_a_sentence_of_many(kept: tuple[list[Record], Results]) -> None:
         "On synthetic (3 tasks, 3 seeds) a has the best mean-of-groups accuracy of 4 methods, "
         "71.2% (95% interval 70.0 to 72.0), and cannot be told from b and c (hierarchical "
         "bootstrap over seeds and test examples, 95% for all pairs at once); over tasks like these "
-        "ranks differ (Friedman F(3, 6) = 9.25, p = 0.0115, n = 3), and Wilcoxon signed-rank tests with Holm's "
-        "correction tell 1 of 6 pairs apart."
+        "ranks differ (Friedman F(3, 6) = 9.25, p = 0.0115, n = 3), and Wilcoxon signed-rank tests "
+        "with Holm's correction tell 1 of 6 pairs apart."
     )
     alone = replace(made, letters=("a", "b", "b", "b")).conclusion
     assert "and can be told from all 3 others (" in alone
@@ -401,7 +414,7 @@ def test_all_are_those_that_are_ranked() -> None:
     assert set(compare.many(results, common_tasks=True).methods) == {"lora", "vpt", "ssf", "dora"}
     with pytest.raises(UsageError, match="dora lacks dtd"):
         compare.many(results, ["lora", "vpt", "dora"])
-    with pytest.raises(UsageError, match="2 methods are too few to rank"):
+    with pytest.raises(UsageError, match=r"too few methods to rank \(lora, vpt\)"):
         compare.many(results, ["lora", "vpt", "lora"])
 
 
@@ -432,6 +445,14 @@ def test_all_methods_end_in_a_sentence(cli: CLI, folder: Path) -> None:
     assert done.code == 0 and done.err == ""
     assert "p-values of 3 pairs" in done.out and "rank group" in done.out
     assert " ".join(done.out.split()).endswith("tell 0 of 3 pairs apart.")
+
+
+def test_two_methods_need_no_names(cli: CLI, tmp_path: Path) -> None:
+    folder = synthetic.write(tmp_path / "two", synthetic.records(["lora", "vpt"], 1, 1))
+    done = cli("compare", "--results", folder)
+    assert done.code == 0 and "McNemar" in done.out
+    folder = synthetic.write(tmp_path / "one", synthetic.records(["lora"], 1, 1))
+    cli("compare", "--results", folder).refused("too few methods to rank (lora)")
 
 
 def test_formats(cli: CLI, folder: Path, tmp_path: Path) -> None:

@@ -135,10 +135,9 @@ def _meanings(found: Two) -> list[tuple[str, str]]:
 
 
 def of_many(found: Many) -> Page:
-    remarks = [
-        "Rank group: methods that share a letter cannot be told apart on these tasks"
-        + ("; like these: on tasks like these." if found.letters_like_these else ".")
-    ]
+    remarks = ["Rank group: methods that share a letter cannot be told apart on these tasks."]
+    if found.letters_like_these:
+        remarks.append("Like these: * cannot be told from the best on tasks like these.")
     if found.critical_difference is not None:
         remarks.append(
             f"Average rank: over the {len(found.board.tasks)} tasks; methods further apart than "
@@ -149,12 +148,13 @@ def of_many(found: Many) -> Page:
 
 
 def _ranking(found: Many) -> Grid:
+    like_these = found.letters_like_these or ()
     columns = {
         found.column: list(map(points, found.means)),
         "95% interval": [f"{points(low)} to {points(high)}" for low, high in found.intervals],
         "average rank": [f"{rank:.2f}" for rank in found.average_ranks or ()],
         "rank group": found.letters,
-        "like these": found.letters_like_these or (),
+        "like these": ["*" if set(like_these[0]) & set(each) else "" for each in like_these],
     }
     told = {name: column for name, column in columns.items() if column}
     numbers = [f"{i} {method}" for i, method in enumerate(found.methods, 1)]
