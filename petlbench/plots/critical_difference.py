@@ -68,6 +68,7 @@ def draw(results: Results) -> Figure:
     right = max(stop, start + difference)
     axes.set_xlim(start, right)
     axes.set_ylim(panel, 0)  # inches from the top
+    axes.set(xticks=[], yticks=[])
     axes.axis("off")
 
     ends: tuple[tuple[float, float, str, int], ...] = (
