@@ -104,7 +104,7 @@ def _verdict(pair: Pair, found: Resolution) -> str:
     from petlbench.statistics.resolve import LIMIT, PILOT, POWER
 
     if math.isnan(pair.needed):
-        return f"{PILOT} seeds first: how noisy seeds are is unknown with one"
+        return f"{PILOT} seeds first, to learn how noisy they are"
     if pair.chance >= POWER:
         seeds = " and ".join(str(found.proposal.seeds[m]) for m in (pair.better, pair.worse))
         return f"{seeds} seeds settle it ({pair.chance:.0%})"
@@ -112,7 +112,7 @@ def _verdict(pair: Pair, found: Resolution) -> str:
         return f"takes {pair.needed:.0f} seeds of each: more hours than were given"
     if math.isfinite(pair.needed):
         return f"would take about {pair.needed:.0f} seeds of each, more than {LIMIT}"
-    return "no seeds can: too small for these test examples"
+    return "no seeds can at this difference: test examples hide it"
 
 
 def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Iterator[str]:
@@ -120,10 +120,15 @@ def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Itera
     from petlbench.benchmark import duration
     from petlbench.statistics.resolve import POWER
 
-    count, proposal = len(found.rows), found.proposal
-    pairs = count * (count - 1) // 2
+    proposal = found.proposal
+    if single := [row.method for row in found.rows if len(row.seeds) == 1]:
+        yield (
+            f"One seed of {', '.join(single)}: what tells others from it are test examples alone; "
+            "how noisy seeds are is unknown."
+        )
+    pairs = math.comb(len(found.rows), 2)
     if not proposal.pairs:
-        yield f"every one of the {pairs} pairs of these methods can be told apart: no more seeds."
+        yield f"{pairs} of {pairs} pairs can be told apart on these tasks: nothing to add."
         return
     more = {
         row.method: (len(row.seeds), seeds, (seeds - len(row.seeds)) * hours)
@@ -139,7 +144,7 @@ def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Itera
     if any(math.isinf(pair.needed) for pair in proposal.pairs):
         yield (
             "Where no seeds can, the test examples alone hide a difference of that size: only "
-            "more of them, or other tasks, can tell."
+            "more test examples, or more tasks, can tell."
         )
     if not more:
         yield "no seeds are proposed."
