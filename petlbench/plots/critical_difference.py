@@ -36,10 +36,10 @@ def draw(results: Results) -> Figure:
             f"{board.suite}. Run more of them: petlbench run --suite {board.suite}"
         )
     scores = panels.of(results).means
-    ranks = many.average_ranks(scores)
-    order = np.argsort(ranks, kind="stable")
-    ranks = ranks[order]
-    difference = many.critical_difference(*scores.shape, alpha=_ALPHA)
+    found = many.average_ranks(scores)
+    order = np.argsort(found, kind="stable")
+    ranks = np.asarray(found[order], dtype=float)
+    difference = many.critical_difference(len(rows), len(board.tasks), _ALPHA)
     p_value = many.friedman(scores).p_value
     told = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
     told = told.replace(" ", "\u00a0")  # in one line

@@ -101,7 +101,9 @@ def _kept(results: Results, row: Row) -> Kept | None:
     found = {
         task: [results.predictions(key, task) for key in keys] for task, keys in row.runs.items()
     }
-    whole = {task: [one for one in each if one is not None] for task, each in found.items()}
+    whole: dict[str, list[Mapping[str, NDArray[Any]]]] = {
+        task: [one for one in each if one is not None] for task, each in found.items()
+    }
     return whole if all(len(whole[task]) == len(found[task]) for task in found) else None
 
 
