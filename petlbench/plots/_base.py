@@ -7,6 +7,7 @@ styles shrink or widen the page, and `pt` and `Page` follow.
 from __future__ import annotations
 
 import os
+import re
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,7 @@ STYLES: dict[str, dict[str, Any]] = {
 
 # Blue against grey, filled against hollow, bold against plain: told apart without colour too.
 FRONT, OTHER = seaborn.color_palette("colorblind").as_hex()[0], "#555555"
-GRID = {"color": "#e8e8e8", "linewidth": 0.8}
+GRID: dict[str, Any] = {"color": "#e8e8e8", "linewidth": 0.8}
 LINE = 0.19  # inches, a line of small print
 _COLOURS = [seaborn.color_palette("colorblind").as_hex()[i] for i in (0, 3, 2, 4, 1, 9, 5)]
 _MARKERS = "os^DvPX<>*h"  # with 7 colours and 4 dashes, no two of 308 lines look the same
@@ -196,8 +197,16 @@ def words(*parts: str) -> str:
 
 
 def letters(row: Row) -> str:
-    """The letters of a row, small and raised, to stand behind its name."""
-    return rf"$^{{\mathrm{{{row.letters}}}}}$" if row.letters else ""
+    """The letters of a row, small and raised, to stand behind its name; abc in short."""
+    found: list[list[str]] = []
+    for letter in re.findall(r"[a-z]\d*", row.letters):
+        follows = found and ord(letter[0]) == ord(found[-1][-1][0]) + 1
+        if follows and letter[1:] == found[-1][-1][1:]:
+            found[-1].append(letter)
+        else:
+            found.append([letter])
+    told = [f"{run[0]}–{run[-1]}" if len(run) > 2 else "".join(run) for run in found]
+    return rf"$^{{\mathrm{{{','.join(told)}}}}}$" if told else ""
 
 
 def judged(board: Leaderboard) -> list[str]:
@@ -235,30 +244,30 @@ def ranked(board: Leaderboard) -> list[Row]:
     return [row for row in board.rows if row.rank is not None]
 
 
-def telling(what: str, results: Results) -> tuple[dict[str, list[Record]], list[str]]:
-    """The counted runs of each ranked row, best first, if all of them tell of a search or peek.
+def telling(
+    what: str, results: Results, option: str = ""
+) -> tuple[dict[str, list[Record]], list[str]]:
+    """The counted runs of each ranked row, best first, if all of them have this part.
 
-    And a note naming the rows of which they do not: a mean over some of the tasks would compare
-    different things. UsageError if no row is left.
+    `option` is what makes `petlbench run` record it. And a note naming the rows of which they do
+    not: a mean over some of the tasks would compare different things. UsageError if no row is left.
     """
+    name = what.replace("_", " ")
     counted = {row.method: results.of(row) for row in ranked(results.board)}
-    found = {name: runs for name, runs in counted.items() if all(what in run for run in runs)}
+    found = {row: runs for row, runs in counted.items() if all(run.get(what) for run in runs)}
     if not found:
-        suite, option = (
-            results.board.suite,
-            {"search": "--search 20", "peek": "--report-peek"}[what],
-        )
+        command = f"petlbench run --suite {results.board.suite} {option}".rstrip()
         raise UsageError(
-            f"nothing to plot: no method of suite {suite} tells of a {what} in every run. "
-            f"Make some: petlbench run --suite {suite} {option}"
+            f"nothing to plot: no method of suite {results.board.suite} tells of a {name} in "
+            f"every run. Make some: {command}"
         )
-    lacking = ", ".join(name for name in counted if name not in found)
-    return found, [f"No {what} in some run, not drawn: {lacking}."] if lacking else []
+    lacking = ", ".join(row for row in counted if row not in found)
+    return found, [f"No {name} in some run, not drawn: {lacking}."] if lacking else []
 
 
 def tells(what: str, results: Results) -> bool:
-    """Whether any finished run tells of it."""
-    return any(what in run for run in results.records.values() if run["status"] == "done")
+    """Whether any finished run has this part."""
+    return any(bool(run.get(what)) for run in results.records.values() if run["status"] == "done")
 
 
 def mean_of_tasks(runs: Sequence[Record], values: Callable[[Record], Array]) -> Array:
@@ -268,3 +277,8 @@ def mean_of_tasks(runs: Sequence[Record], values: Callable[[Record], Array]) -> 
         by_task[run["spec"]["task"]].append(values(run))
     means = [np.mean(found, axis=0) for _, found in sorted(by_task.items())]
     return np.asarray(np.mean(means, axis=0))
+
+
+def percent(score: Score | None) -> float:
+    """Its mean in percent; NaN where nothing can be said."""
+    return 100 * score.mean if score else np.nan

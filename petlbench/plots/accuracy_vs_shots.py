@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Leaderboard, Score
 from petlbench.plots import _base as base
-from petlbench.plots._base import GRID, Page, looks, pt
-from petlbench.plots._legend import Legend
+from petlbench.plots._base import GRID, Page, looks
+from petlbench.plots._grid import grid
 from petlbench.results import Results
 
 _AMOUNT = re.compile(r"(?=.*[1-9])(\d+(?:\.\d+)?)\s*(\D*)")  # more than 0: the axis is logarithmic
@@ -61,36 +61,19 @@ def draw(results: Results) -> Figure:
     bar, told = base.bars(drawn)
     facts = [base.words(base.seeds(rows), told)]
     page = Page.of(board, f"{base.metric(board)} against {short}", facts, notes)
-    legend = Legend.of(page, [row.method for row in rows])
-    # inches, as all that follows
     step = np.diff(np.log2(ticks)).min() / (1.16 * np.log2(ticks[-1] / ticks[0]))
-    wide = max(len(f"{n:g}") for n in ticks) * 0.1  # of a tick's name
-    left, gap, below, panel = 0.72, 0.48, 0.6, 1.8
-    room = page.width - left - 0.12 + gap
-    columns = min(len(panels), int(room / (1.5 + gap)) if len(panels) > 4 else 2)
-    while columns > 1 and step * (room / columns - gap) <= wide:
-        columns -= 1
-    lines = -(-len(panels) // columns)
-    width = room / columns - gap
-    inner = lines * panel + (lines - 1) * below
-    height = page.top + inner + page.bottom + legend.height
-    figure = page.figure(height)
-    for i, (title, curves) in enumerate(panels.items()):
-        x = left + (i % columns) * (width + gap)
-        y = page.bottom + legend.height + (lines - 1 - i // columns) * (panel + below)
-        axes = page.axes(figure, (x, y, width, panel))
-        axes.set_title(
-            title, size=pt(10), loc="left", weight="normal" if title in task_at else "bold"
-        )
-        _curves(axes, curves, ticks, bar)
-    middle = (left + 0.5 * (page.width - left - 0.12)) / page.width
-    low = page.bottom + legend.height
-    figure.text(middle, (low - 0.42) / height, label, ha="center", size=pt(10))
-    label = f"{base.metric(board)} (%)"
-    figure.text(
-        0.14 / page.width, (low + inner / 2) / height, label, rotation=90, va="center", size=pt(10)
+    wide = max(len(f"{n:g}") for n in ticks) * 0.1  # inches, of a tick's name
+    figure, axes = grid(
+        page,
+        list(panels),
+        [row.method for row in rows],
+        label,
+        f"{base.metric(board)} (%)",
+        bold=[name for name in panels if name not in task_at],
+        least=wide / step,
     )
-    legend.draw(figure, (low - 0.52) / height)
+    for each, curves in zip(axes, panels.values(), strict=True):
+        _curves(each, curves, ticks, bar)
     return figure
 
 
@@ -117,7 +100,6 @@ def _curves(
     pad = (ticks[-1] / ticks[0]) ** 0.08
     axes.set_xlim(ticks[0] / pad, ticks[-1] * pad)
     base.ticks(axes, ticks, [f"{n:g}" for n in ticks])
-    axes.tick_params(labelsize=pt(9))
     axes.grid(axis="y", **GRID)
 
 

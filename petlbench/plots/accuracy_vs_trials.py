@@ -25,7 +25,7 @@ def draw(results: Results) -> Figure:
     A line starts at the first trial by which every task has a score.
     """
     board = results.board
-    searched, lacking = base.telling("search", results)
+    searched, lacking = base.telling("search", results, "--search 20")
     budget = rules(searched)  # first: curves of different lengths have no mean
     best = {name: 100 * base.mean_of_tasks(runs, _best_so_far) for name, runs in searched.items()}
     names = sorted(best, key=lambda name: -best[name][-1])

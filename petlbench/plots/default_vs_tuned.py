@@ -20,7 +20,7 @@ def fits(results: Results) -> bool:
 def draw(results: Results) -> Figure:
     """Per method: validation score of the default and of the winner, and the test score (%)."""
     board = results.board
-    searched, notes = base.telling("search", results)
+    searched, notes = base.telling("search", results, "--search 20")
     values = {
         name: 100 * base.mean_of_tasks(runs, _default_winner_test)
         for name, runs in searched.items()

@@ -19,7 +19,7 @@ def fits(results: Results) -> bool:
 def draw(results: Results) -> Figure:
     """Per method: the reported test score and the best over training (%), mean of tasks."""
     board = results.board
-    peeked, notes = base.telling("peek", results)
+    peeked, notes = base.telling("peek", results, "--report-peek")
     values = {name: 100 * base.mean_of_tasks(runs, _reported_best) for name, runs in peeked.items()}
     found = {run["peek"]["metric"] for runs in peeked.values() for run in runs}
     unit = str(found.pop()).replace("_", " ") if len(found) == 1 else "score"

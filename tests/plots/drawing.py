@@ -104,7 +104,7 @@ def texts(figure: Figure) -> list[Text]:
     for axes in figure.axes:
         found += [*axes.texts, axes.title]
         for axis in (axes.xaxis, axes.yaxis):
-            low, high = axis.get_view_interval()  # ticks outside of it are not drawn
+            low, high = sorted(axis.get_view_interval())  # ticks outside of it are not drawn
             found += [
                 tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high
             ]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
+import synthetic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from petlbench import plots
+from petlbench.errors import UsageError
 from petlbench.leaderboard import Leaderboard, Row, Score
-from petlbench.plots.params_vs_accuracy import pareto_front
+from petlbench.plots.params_vs_accuracy import COSTS, pareto_front
 from petlbench.results import Results
 from petlbench.store import Store
 from plots.drawing import plain
@@ -142,3 +145,60 @@ def test_what_is_drawn() -> None:
     assert front == {"linear", "vpt", "adapter", "lora", "convpass"}
     for words in ("mini", "vit_mini", "3 seeds", "0123456789ab", "Incomplete, not drawn: ssf"):
         assert words in plain(figure)
+
+
+# Other costs, intervals and letters
+
+MADE = synthetic.results(synthetic.records(["lora", "linear", "vpt", "full"], 2, 2, images=40))
+
+
+@pytest.mark.parametrize("x", COSTS)
+def test_costs(x: str) -> None:
+    known = [row for row in MADE.board.rows if COSTS[x].of(row) is not None]
+    if not known:
+        with pytest.raises(UsageError, match=f"no record of suite synthetic .* {COSTS[x].name}"):
+            plots.draw("params-vs-accuracy", MADE, x=x)
+        return
+    figure = plots.draw("params-vs-accuracy", MADE, x=x)
+    assert figure.axes[0].get_xlabel() == COSTS[x].label
+    at = {text.get_text(): text.xy[0] for text in names(figure)}  # type: ignore[attr-defined]
+    for row in known:
+        if cost := COSTS[x].of(row):
+            assert at[row.method] == pytest.approx(cost)
+    assert ("Measured on cpu." in plain(figure)) == COSTS[x].machine
+
+
+def test_a_cost_that_is_not_known_of_all() -> None:
+    some = dataclasses.replace(MADE.board.rows[0], peak_bytes=None)
+    board = dataclasses.replace(MADE.board, rows=(some, *MADE.board.rows[1:]))
+    figure = plots.draw(
+        "params-vs-accuracy", dataclasses.replace(MADE, board=board), x="peak-memory"
+    )
+    assert f"No peak memory was measured, not drawn: {some.method}." in plain(figure)
+    with pytest.raises(UsageError, match=r"unknown x .* 'memory'\. Did you mean peak-memory"):
+        plots.draw("params-vs-accuracy", MADE, x="memory")
+
+
+def test_times_of_several_machines_are_told() -> None:
+    records = [dict(record) for record in MADE.records.values()]
+    records[0]["environment"] = {"device": "cuda", "gpu": "A GPU"}
+    figure = plots.draw("params-vs-accuracy", synthetic.results(records), x="train-seconds")
+    words = " ".join(plain(figure).split())
+    assert "different machines, so not comparable among them: A GPU, cpu." in words
+
+
+@pytest.mark.parametrize(
+    ("letters", "shown"),
+    [("", ""), ("a", "a"), ("ab", "ab"), ("abc", "a–c"), ("abdefz2", "ab,d–f,z2")],
+)
+def test_letters_and_intervals(letters: str, shown: str) -> None:
+    score = Score(0.7, 0.1, low=0.6, high=0.75)
+    row = dataclasses.replace(make_row("lora", 100, 0.7), ranking=score, letters=letters)
+    figure = drawn(make_board(row))
+    (text,) = names(figure)
+    assert text.get_text() == ("lora" + (rf"$^{{\mathrm{{{shown}}}}}$" if shown else ""))
+    (bars,) = figure.axes[0].containers[0].lines[2]  # type: ignore[attr-defined]
+    ((low, high),) = bars.get_segments()
+    assert (low[1], high[1]) == pytest.approx((60, 75))
+    assert "bars: 95% intervals" in plain(figure)
+    assert ("share a letter" in plain(figure)) == bool(letters)

@@ -68,7 +68,7 @@ def test_files_repeat_byte_for_byte(
     tmp_path: Path, comparison: Comparison, kind: str, suffix: str
 ) -> None:
     results = comparison(kind, ["a", "b", "c"])
-    again = dataclasses.replace(results, records=dict(reversed(results.records.items())))
+    again = dataclasses.replace(results, records=dict(reversed([*results.records.items()])))
     paths = [tmp_path / "new" / f"{name}{suffix}" for name in "ab"]
     for each, path in zip((results, again), paths, strict=True):
         plots.draw(kind, each, path)
@@ -129,7 +129,7 @@ def test_bad_input(tmp_path: Path) -> None:
         ("accuracy-vs-trials", "--search 20"),
         ("default-vs-tuned", "--search 20"),
         ("peek-gap", "--report-peek"),
-        ("peak-gap", "Did you mean peek-gap?"),
+        ("peak-gap", "Did you mean peek-gap"),
     ],
 )
 def test_nothing_of_that_kind_to_draw(kind: str, words: str) -> None:
