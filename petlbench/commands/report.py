@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> None:
     from petlbench.statistics.judge import judge
     from petlbench.store import write_text
 
-    found = shared.comparisons(options)
+    found, problems = shared.load(options)
     with shared.status("resampling, for intervals and rank groups"):
-        page = report.render([judge(each) for each in found], baseline=options.baseline)
+        page = report.render([judge(each) for each in found], problems, options.baseline)
     shared.save(lambda: write_text(file, page), file)

@@ -36,6 +36,7 @@ def render(
         import bokeh.resources
         import itables.options
         import jinja2
+        from markupsafe import Markup
     except ImportError as error:
         raise UsageError(
             f"the report needs {error.name}, which is not installed. "
@@ -43,7 +44,7 @@ def render(
         ) from error
     from petlbench.formats import _text
     from petlbench.published.block import NOT_RANKED
-    from petlbench.report.section import Section
+    from petlbench.report.section import MOST_RECORDS, Section
 
     methods = {row.method for each in found for row in each.board.rows}
     if baseline is not None and baseline not in methods:
@@ -80,9 +81,10 @@ def render(
         apart=_text.apart([each.board for each in found]),
         problems=problems,
         not_ranked=NOT_RANKED,
+        most_records=MOST_RECORDS,
         version=__version__,
-        style=jinja2.utils.markupsafe.Markup(own("style.css")),
-        scripts=[(kind, jinja2.utils.markupsafe.Markup(text)) for kind, text in scripts],
+        style=Markup(own("style.css")),
+        scripts=[(kind, Markup(text)) for kind, text in scripts],
         hashes=[_hash(text) for _, text in scripts],
     )
 

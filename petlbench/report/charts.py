@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from bokeh.embed import json_item
-from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, HoverTool, Span
+from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, HoverTool
 from bokeh.plotting import figure
 
 from petlbench.leaderboard import Leaderboard, Row, Score
@@ -115,8 +115,8 @@ def heat_map(board: Leaderboard, baseline: str | None, name: str) -> Json:
     plot = _figure(
         height=22 * len(names) + 190,
         min_width=180 + 46 * len(factors),
-        x_range=FactorRange(*factors, group_padding=0.4, range_padding=0),
-        y_range=FactorRange(*reversed(names), range_padding=0),
+        x_range=FactorRange(factors=factors, group_padding=0.4, range_padding=0),
+        y_range=FactorRange(factors=names[::-1], range_padding=0),
         x_axis_location="above",
         tools="",
         toolbar_location=None,
@@ -161,7 +161,7 @@ def _hover(dots: Any, first: str, *columns: str) -> HoverTool:
     """What stands in these columns, one below the other; Bokeh escapes it."""
     lines = "".join(f"<br>@{name}" for name in columns)
     text = f"<div style='max-width: min(17rem, 38vw); font-size: 13px'><b>@{first}</b>{lines}</div>"
-    return HoverTool(renderers=[dots], tooltips=text)
+    return HoverTool(renderers=[dots], tooltips=text, visible=False)
 
 
 def _places(params: Sequence[int]) -> tuple[float, float, float]:
@@ -186,7 +186,7 @@ def _ticks(plot: Any, low: float, high: float, zero: float | None) -> None:
     }
     if zero is not None:
         ticks, labels = [zero, *ticks], {**labels, zero: "0"}
-        plot.add_layout(Span(location=first, dimension="height", line_color=_GRID, line_width=3))
+        plot.vspan([first], line_color=_GRID, line_width=3)
     plot.xaxis.ticker = FixedTicker(ticks=ticks)
     plot.xgrid.ticker = FixedTicker(ticks=ticks)
     plot.xaxis.major_label_overrides = labels
@@ -201,7 +201,7 @@ def _name_front(
         {
             "x": [x for x, _ in steps],
             "y": [y for _, y in steps],
-            "name": [names[step] for step in steps],
+            "name": [_cut(names[step], 24) for step in steps],
             "align": ["left" if x == first else "right" for x, _ in steps],
             "away": [7 if x == first else -7 for x, _ in steps],
         }
@@ -234,8 +234,12 @@ def _shade(share: float | None) -> tuple[str, str]:
 
 def _short(names: Sequence[str]) -> list[str]:
     """Cut to what fits beside the chart, and still told apart."""
-    cut = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    cut = [_cut(name, _LONGEST) for name in names]
     return [f"{name} ({i})" if cut.count(name) > 1 else name for i, name in enumerate(cut, 1)]
+
+
+def _cut(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def _json(plot: Any, name: str) -> Json:

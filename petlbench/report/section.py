@@ -10,11 +10,10 @@ from typing import Any
 
 from petlbench import cite, leaderboard, method
 from petlbench.formats import _text
-from petlbench.leaderboard import Leaderboard, Row
+from petlbench.leaderboard import Leaderboard, Record, Row
 from petlbench.published import block
 from petlbench.report import charts
 from petlbench.results import Results
-from petlbench.store import Record
 
 MOST_RECORDS = 5_000  # in the table of records: more would make the page slow and large
 
@@ -47,7 +46,6 @@ class Section:
     results: Results
     number: int  # among the comparisons of the page
     chosen: str | None = None  # to compare with in the heat map
-    most_records: int = MOST_RECORDS
 
     @property
     def board(self) -> Leaderboard:
@@ -176,32 +174,34 @@ class Section:
     @cached_property
     def citations(self) -> str:
         found = cite.Citations()
-        cite.of_records(found, self.results.records.values())
+        cite.of_records(found, map(dict, self.results.records.values()))
         return found.text()
 
-    @property
-    def too_many_records(self) -> bool:
-        return len(self.results.records) > self.most_records
-
     @cached_property
-    def records(self) -> list[tuple[Record, float | None]]:
-        """Every record and its score, in the order of methods, tasks and seeds."""
+    def records(self) -> list[tuple[Record, float | None]] | None:
+        """Every record and its score; None where they are more than MOST_RECORDS."""
+        if len(self.results.records) > MOST_RECORDS:
+            return None
+        return [
+            (record, self._value(record) if record["status"] == "done" else None)
+            for record in self._ordered(self.results.records.values())
+        ]
+
+    def _ordered(self, records: Iterable[Record]) -> list[Record]:
+        """By methods, tasks and seeds."""
         place = {task: i for i, task in enumerate(self.board.tasks)}
 
         def order(record: Record) -> tuple[Any, ...]:
             spec = record["spec"]
             return spec["method"]["label"], place[spec["task"]], spec["seed"], record["key"]
 
-        return [
-            (record, self._value(record) if record["status"] == "done" else None)
-            for record in sorted(self.results.records.values(), key=order)
-        ]
+        return sorted(records, key=order)
 
     def _value(self, record: Record) -> float:
         return leaderboard.value(record, self.board.metric)
 
     def _method(self, row: Row, place: int) -> Method:
-        records = self.results.of(row)
+        records = self._ordered(self.results.of(row))
         name = records[0]["spec"]["method"]["name"] if records else row.method
         own = bool(records) and records[0]["spec"]["method"]["source"] is not None
         docstring, bibtex = _written(name, own)
@@ -246,7 +246,7 @@ def _settings(records: Iterable[Record]) -> Iterable[tuple[str, str]]:
         if len(found) == 1:
             yield name, next(iter(found))
         else:
-            yield name, "; ".join(f"{v} on {', '.join(sorted(t))}" for v, t in found.items())
+            yield name, "; ".join(f"{v} on {', '.join(t)}" for v, t in found.items())
 
 
 def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str]]:
