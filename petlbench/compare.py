@@ -68,6 +68,16 @@ class Two:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """Rank tests over tasks."""
+
+    average: tuple[float, ...]
+    critical_difference: float  # of average ranks, at 0.05
+    friedman: Friedman
+    p_values: tuple[tuple[float, ...], ...]  # of pairs: signed-rank test, adjusted by Holm
+
+
+@dataclass(frozen=True)
 class Many:
     """Three or more methods, the best first; matrices are rows of rows, in that order."""
 
@@ -78,10 +88,7 @@ class Many:
     intervals: tuple[tuple[float, float], ...]  # 95%, on these tasks
     letters: tuple[str, ...]  # methods that share one cannot be told apart on these tasks
     letters_like_these: tuple[str, ...] | None  # on tasks like these; None where nothing tells
-    average_ranks: tuple[float, ...] | None  # over tasks; these three are None where ...
-    critical_difference: float | None  # ... tasks are taken as they are, or there is one
-    p_values: tuple[tuple[float, ...], ...] | None  # signed-rank test, adjusted by Holm
-    friedman: Friedman | None
+    ranks: Ranks | None  # None if tasks are taken as they are, or there is one
     counted: tuple[str, ...]  # methods whose test examples are known as counts alone
     notes: tuple[str, ...]
 
@@ -124,7 +131,7 @@ def two(
         column=column,
         seeds=both.board.seeds,
         tasks=tasks,
-        # of one task there are too few seeds for percentiles of resamples
+        # of one task as the table has it, in closed form
         here=_resampled(boot, column, False) if several else tasks[0].difference,
         like_these=_resampled(boot, column, True) if over_tasks else None,
         wilcoxon=wilcoxon,
@@ -158,12 +165,13 @@ def many(
     for row in chosen.board.rows:
         if not row.complete:
             raise UsageError(f"{row.method} has no seed with every task: {', '.join(row.missing)}.")
-    column = _column(panels.of(chosen, methods), results.board.ranking)
     panel = panels.of(chosen, [row.method for row in chosen.board.rows])
+    column = _column(panel, results.board.ranking)
     boot = Bootstrap(panel)
     counted = tuple(boot.without_predictions())
-    several = len(panel.tasks) > 1 and not fixed_tasks
+    ranks = _ranks(panel) if len(panel.tasks) > 1 and not fixed_tasks else None
     over_tasks = not fixed_tasks and boot.can_draw_tasks(column)
+    few = _few_tasks(len(panel.methods), len(panel.tasks)) if ranks else []
     return Many(
         board=chosen.board,
         methods=panel.methods,
@@ -172,21 +180,9 @@ def many(
         intervals=tuple(zip(*boot.interval(column).tolist(), strict=True)),
         letters=_letters(boot, column, False),
         letters_like_these=_letters(boot, column, True) if over_tasks else None,
-        average_ranks=_floats(rank_tests.average_ranks(panel.means)) if several else None,
-        critical_difference=rank_tests.critical_difference(len(panel.methods), len(panel.tasks))
-        if several
-        else None,
-        p_values=tuple(map(_floats, rank_tests.pairwise_wilcoxon(panel.means)))
-        if several
-        else None,
-        friedman=rank_tests.friedman(panel.means) if several else None,
+        ranks=ranks,
         counted=counted,
-        notes=(
-            *told,
-            *(_few_tasks(len(panel.methods), len(panel.tasks)) if several else []),
-            *_counted(counted, len(methods)),
-            *chosen.board.notes,
-        ),
+        notes=(*told, *few, *_counted(counted, len(methods)), *chosen.board.notes),
     )
 
 
@@ -204,13 +200,10 @@ def _restrict(
             raise unknown("method", name, rows, f"(In suite {board.suite}: petlbench leaderboard.)")
     finished = {name: [t for t in board.tasks if rows[name].tasks[t]] for name in methods}
     common = [task for task in board.tasks if all(task in found for found in finished.values())]
-    lacking = {
-        name: [task for task in board.tasks if task not in common and task not in found]
-        for name, found in finished.items()
-    }
-    differ = any(finished[name] != common for name in methods)
-    if differ and not common_tasks:
-        told = "\n".join(f"  {_missing(rows[name])}" for name in methods if lacking[name])
+    by_some = {task for found in finished.values() for task in found}
+    lacking = {name: by_some.difference(found) for name, found in finished.items()}
+    if any(lacking.values()) and not common_tasks:
+        told = "\n".join(f"  {_missing(rows[n], tasks)}" for n, tasks in lacking.items() if tasks)
         raise UsageError(
             f"{', '.join(methods)} did not finish the same tasks, and means over different tasks "
             f"do not compare:\n{told}\nRun what is missing, or add --common-tasks to compare on "
@@ -218,16 +211,16 @@ def _restrict(
         )
     if not common:
         raise UsageError(f"{', '.join(methods)} have no task in common.")
-    notes = []
-    if lacking_any := [task for task in board.tasks if task not in common]:
-        notes = [f"On {', '.join(common)} alone; not on {', '.join(lacking_any)}."]
+    left_out = [task for task in board.tasks if task not in common]
+    notes = [f"On {', '.join(common)} alone; not on {', '.join(left_out)}."] if left_out else []
     kept = {key for name in methods for task in common for key in rows[name].runs[task]}
     return _again(results, kept, [rows[name] for name in methods]), notes
 
 
-def _missing(row: Row) -> str:
-    more = f" and {len(row.missing) - 5} more" if len(row.missing) > 5 else ""
-    return f"{row.method} lacks {', '.join(row.missing[:5])}{more}"
+def _missing(row: Row, tasks: set[str]) -> str:
+    told = [each for each in row.missing if each.split()[0] in tasks]
+    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+    return f"{row.method} lacks {', '.join(told[:5])}{more}"
 
 
 def _same_seeds(results: Results) -> tuple[Results, list[str]]:
@@ -291,6 +284,16 @@ def _resampled(boot: Bootstrap, column: str, over_tasks: bool) -> Difference:
 def _letters(boot: Bootstrap, column: str, over_tasks: bool) -> tuple[str, ...]:
     apart = ties.apart(boot.panel.mean(column), boot.draws(column, over_tasks))
     return tuple(ties.letters(apart))
+
+
+def _ranks(panel: Panel) -> Ranks:
+    means = panel.means
+    return Ranks(
+        average=_floats(rank_tests.average_ranks(means)),
+        critical_difference=rank_tests.critical_difference(*means.shape),
+        friedman=rank_tests.friedman(means),
+        p_values=tuple(map(_floats, rank_tests.pairwise_wilcoxon(means))),
+    )
 
 
 def _on_task(results: Results, panel: Panel, t: int) -> OnTask:

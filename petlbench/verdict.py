@@ -75,10 +75,10 @@ def of_many(found: Many) -> str:
 
 def _ranks(found: Many) -> str:
     """What the rank tests say of tasks like these."""
-    if found.friedman is None or found.p_values is None:
+    if found.ranks is None:
         return "; one task says nothing of others" if len(found.board.tasks) == 1 else ""
-    test, count = found.friedman, len(found.methods)
-    decided = sum(found.p_values[i][j] < 0.05 for i in range(count) for j in range(i))
+    test, count = found.ranks.friedman, len(found.methods)
+    decided = sum(found.ranks.p_values[i][j] < 0.05 for i in range(count) for j in range(i))
     claim = "differ" if test.p_value < 0.05 else "cannot be told apart"
     return (
         f"; over tasks like these ranks {claim} (Friedman {friedman(test)}, n = {test.tasks}), and "

@@ -15,7 +15,7 @@ import synthetic
 from scipy import stats
 
 from petlbench import compare
-from petlbench.compare import Two
+from petlbench.compare import Ranks, Two
 from petlbench.errors import UsageError
 from petlbench.results import Results
 from petlbench.statistics import many as rank_tests
@@ -362,11 +362,12 @@ def test_several_methods_are_ranked_and_grouped(kept: tuple[list[Record], Result
     assert list(made.means) == sorted(made.means, reverse=True)
     order = {row.method: row for row in made.board.rows}
     table = np.array([[order[m].tasks[t].mean for t in GROUPS] for m in made.methods])
-    assert made.average_ranks == pytest.approx(tuple(rank_tests.average_ranks(table)))
-    assert made.p_values is not None
-    assert np.array(made.p_values) == pytest.approx(rank_tests.pairwise_wilcoxon(table))
-    assert made.friedman == rank_tests.friedman(table)
-    assert made.critical_difference == pytest.approx(2.569 * np.sqrt(4 * 5 / (6 * 3)), abs=2e-3)
+    assert made.ranks is not None
+    assert made.ranks.average == pytest.approx(tuple(rank_tests.average_ranks(table)))
+    assert np.array(made.ranks.p_values) == pytest.approx(rank_tests.pairwise_wilcoxon(table))
+    assert made.ranks.friedman == rank_tests.friedman(table)
+    expected = 2.569 * np.sqrt(4 * 5 / (6 * 3))  # Demšar 2006, table 5
+    assert made.ranks.critical_difference == pytest.approx(expected, abs=2e-3)
     assert made.letters[0].startswith("a")
     assert all(
         low < mean < high for mean, (low, high) in zip(made.means, made.intervals, strict=True)
@@ -375,14 +376,15 @@ def test_several_methods_are_ranked_and_grouped(kept: tuple[list[Record], Result
 
 
 def test_a_sentence_of_many(kept: tuple[list[Record], Results]) -> None:
+    values = ((1, 0.2, 0.3, 0.01), (0.2, 1, 0.4, 0.5), (0.3, 0.4, 1, 0.6), (0.01, 0.5, 0.6, 1))
+    ranks = Ranks((1, 2, 3, 4), 2.7, rank_tests.Friedman(7.4, 9.25, 0.0115, 4, 3), values)
     made = replace(
         compare.many(kept[1]),
         methods=("a", "b", "c", "d"),
         letters=("a", "ab", "ac", "b"),
         means=(0.71234, 0.7, 0.69, 0.5),
         intervals=((0.7, 0.72),) * 4,
-        p_values=((1, 0.2, 0.3, 0.01), (0.2, 1, 0.4, 0.5), (0.3, 0.4, 1, 0.6), (0.01, 0.5, 0.6, 1)),
-        friedman=rank_tests.Friedman(7.4, 9.25, 0.0115, 4, 3),
+        ranks=ranks,
     )
     assert made.conclusion == (
         "On synthetic (3 tasks, 3 seeds) a has the best mean-of-groups accuracy of 4 methods, "
@@ -393,16 +395,17 @@ def test_a_sentence_of_many(kept: tuple[list[Record], Results]) -> None:
     )
     alone = replace(made, letters=("a", "b", "b", "b")).conclusion
     assert "and can be told from all 3 others (" in alone
-    same = replace(made, friedman=rank_tests.Friedman(9.0, None, 0.03, 4, 3)).conclusion
-    assert "(Friedman chi-squared(3) = 9, p = 0.03, n = 3)" in same
-    fixed = replace(made, friedman=None, p_values=None).conclusion
+    same = replace(ranks, friedman=rank_tests.Friedman(9.0, None, 0.03, 4, 3))
+    told = replace(made, ranks=same).conclusion
+    assert "(Friedman chi-squared(3) = 9, p = 0.03, n = 3)" in told
+    fixed = replace(made, ranks=None).conclusion
     assert fixed.endswith("95% for all pairs at once).")
 
 
 def test_one_task_has_no_rank_tests() -> None:
     found = scored({m: {"cifar": [n, n + 3]} for m, n in (("lora", 150), ("vpt", 140), ("ssf", 9))})
     made = compare.many(synthetic.results(found))
-    assert made.friedman is made.p_values is made.average_ranks is made.letters_like_these is None
+    assert made.ranks is made.letters_like_these is None
     assert made.conclusion.endswith("; one task says nothing of others.")
 
 
@@ -460,7 +463,7 @@ def test_formats(cli: CLI, folder: Path, tmp_path: Path) -> None:
     assert told["a"] == "lora" and len(told["tasks"]) == 5
     assert told["conclusion"].startswith("On synthetic")
     told = json.loads(cli("compare", "--results", folder, "--format", "json").out)
-    assert len(told["p_values"]) == 3
+    assert len(told["ranks"]["p_values"]) == 3
     for file in ("a.md", "a.txt", "a.json"):
         done = cli("compare", "lora", "vpt", "--results", folder, "-o", tmp_path / file)
         assert done.out == f"wrote {tmp_path / file}\n"

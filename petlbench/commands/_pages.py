@@ -138,10 +138,10 @@ def of_many(found: Many) -> Page:
     remarks = ["Rank group: methods that share a letter cannot be told apart on these tasks."]
     if found.letters_like_these:
         remarks.append("Like these: * cannot be told from the best on tasks like these.")
-    if found.critical_difference is not None:
+    if found.ranks:
         remarks.append(
             f"Average rank: over the {len(found.board.tasks)} tasks; methods further apart than "
-            f"{found.critical_difference:.2f} differ (Nemenyi, 0.05)."
+            f"{found.ranks.critical_difference:.2f} differ (Nemenyi, 0.05)."
         )
         remarks.append("Pairs: Wilcoxon signed-rank tests over tasks, with Holm's correction.")
     return Page([_ranking(found), *_pairs(found)], remarks, found.notes, found.conclusion)
@@ -152,7 +152,7 @@ def _ranking(found: Many) -> Grid:
     columns = {
         found.column: list(map(points, found.means)),
         "95% interval": [f"{points(low)} to {points(high)}" for low, high in found.intervals],
-        "average rank": [f"{rank:.2f}" for rank in found.average_ranks or ()],
+        "average rank": [f"{rank:.2f}" for rank in found.ranks.average] if found.ranks else [],
         "rank group": found.letters,
         "like these": ["*" if set(like_these[0]) & set(each) else "" for each in like_these],
     }
@@ -165,13 +165,13 @@ def _ranking(found: Many) -> Grid:
 
 def _pairs(found: Many) -> list[Grid]:
     """The upper triangle of p-values; a column is the number of a method."""
-    if found.p_values is None:
+    if not found.ranks:
         return []
     count = len(found.methods)
     rows = [
         [
             *(f"{i + 1} {found.methods[i]}", *[""] * i),
-            *(f"{value:.3f}" for value in found.p_values[i][i + 1 :]),
+            *(f"{value:.3f}" for value in found.ranks.p_values[i][i + 1 :]),
         ]
         for i in range(count - 1)
     ]
