@@ -31,6 +31,10 @@ class Resolution:
     proposal: Proposal
     without_predictions: tuple[str, ...]  # rows
 
+    def more(self, row: int) -> int:
+        """Seeds to add to it."""
+        return self.proposal.seeds[row] - len(self.rows[row].seeds)
+
 
 def resolve(results: Results, rows: Sequence[Row], at_most: float = math.inf) -> Resolution:
     """The proposal for these ranked rows, of at most so many hours.

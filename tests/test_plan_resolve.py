@@ -129,8 +129,8 @@ def test_a_plan_file_runs_as_a_whole(tmp_path: Path) -> None:
     ("pair", "verdict"),
     [
         (Pair(0, 1, 0.02, 0.03, math.nan, math.nan, math.nan), "3 seeds first"),
-        (Pair(0, 1, 0.02, 0.03, 0.01, 4.0, 0.85), "5 and 2 seeds settle it (85%)"),
-        (Pair(0, 1, 0.02, 0.03, 0.01, 6.0, 0.3), "takes 6 seeds of each: more hours than"),
+        (Pair(0, 1, 0.02, 0.03, 0.01, 4.0, 0.85), "5 and 2 seeds settle it (85%): "),
+        (Pair(0, 1, 0.02, 0.03, 0.01, 6.0, 0.3), "takes 6 seeds of each: left out"),
         (Pair(0, 1, 0.02, 0.03, 0.01, LIMIT + 20.0, 0.3), "about 40 seeds of each, more than 20"),
         (Pair(0, 1, 0.02, 0.03, 0.025, math.inf, 0.1), "no seeds can at this difference"),
     ],

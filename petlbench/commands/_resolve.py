@@ -86,8 +86,11 @@ def _print_ties(found: Resolution) -> None:
     if not found.proposal.pairs:
         return
     table = Table(title="ties: differences in points of what ranks", title_justify="left")
-    for header in ("better", "worse", "difference", "told from", "with endless seeds from", ""):
-        table.add_column(header, justify="right" if "d" in header else "left")
+    for header in ("better", "worse"):
+        table.add_column(header)
+    for header in ("difference", "told from", "with endless seeds from"):
+        table.add_column(header, justify="right")
+    table.add_column("more seeds")
     for pair in found.proposal.pairs:
         names = (found.rows[m].method for m in (pair.better, pair.worse))
         points = (pair.difference, pair.least, pair.least_ever)
@@ -101,15 +104,18 @@ def _points(difference: float) -> str:
 
 def _verdict(pair: Pair, found: Resolution) -> str:
     """What more seeds do for this pair."""
+    from petlbench.benchmark import duration
     from petlbench.statistics.resolve import LIMIT, PILOT, POWER
 
     if math.isnan(pair.needed):
         return f"{PILOT} seeds first, to learn how noisy they are"
     if pair.chance >= POWER:
-        seeds = " and ".join(str(found.proposal.seeds[m]) for m in (pair.better, pair.worse))
-        return f"{seeds} seeds settle it ({pair.chance:.0%})"
+        both = (pair.better, pair.worse)
+        seeds = " and ".join(str(found.proposal.seeds[m]) for m in both)
+        hours = sum(found.more(m) * found.hours[m] for m in both)
+        return f"{seeds} seeds settle it ({pair.chance:.0%}): {duration(3600 * hours)}"
     if pair.needed <= LIMIT:
-        return f"takes {pair.needed:.0f} seeds of each: more hours than were given"
+        return f"takes {pair.needed:.0f} seeds of each: left out"
     if math.isfinite(pair.needed):
         return f"would take about {pair.needed:.0f} seeds of each, more than {LIMIT}"
     return "no seeds can at this difference: test examples hide it"
@@ -118,7 +124,7 @@ def _verdict(pair: Pair, found: Resolution) -> str:
 def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Iterator[str]:
     """What was found, what is proposed, and the commands."""
     from petlbench.benchmark import duration
-    from petlbench.statistics.resolve import POWER
+    from petlbench.statistics.resolve import LIMIT, POWER
 
     proposal = found.proposal
     if single := [row.method for row in found.rows if len(row.seeds) == 1]:
@@ -130,11 +136,6 @@ def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Itera
     if not proposal.pairs:
         yield f"{pairs} of {pairs} pairs can be told apart on these tasks: nothing to add."
         return
-    more = {
-        row.method: (len(row.seeds), seeds, (seeds - len(row.seeds)) * hours)
-        for row, seeds, hours in zip(found.rows, proposal.seeds, found.hours, strict=True)
-        if seeds > len(row.seeds)
-    }
     yield f"{len(proposal.pairs)} of {pairs} pairs cannot be told apart on these tasks."
     if found.without_predictions:
         yield (
@@ -146,17 +147,24 @@ def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Itera
             "Where no seeds can, the test examples alone hide a difference of that size: only "
             "more test examples, or more tasks, can tell."
         )
-    if not more:
+    if options.hours is not None and any(
+        pair.chance < POWER and pair.needed <= LIMIT for pair in proposal.pairs
+    ):
+        yield f"What is left out takes more than {options.hours:g} hours together with the rest."
+    if not proposal.hours:
         yield "no seeds are proposed."
         return
     listed = ", ".join(
-        f"{name} {now} -> {then} ({duration(3600 * hours)})"
-        for name, (now, then, hours) in more.items()
+        f"{row.method} {len(row.seeds)} -> {proposal.seeds[m]} "
+        f"({duration(3600 * found.more(m) * found.hours[m])})"
+        for m, row in enumerate(found.rows)
+        if found.more(m)
     )
     yield f"proposed seeds: {listed}; {duration(3600 * proposal.hours)} in all, one run at a time"
     yield (
-        f"They settle a pair with a probability of {POWER:.0%} or more if its difference is what "
-        "it is now. Stop there: seeds added until two methods part make equal ones part too."
+        f"They settle a pair with a probability of {POWER:.0%} or more, if its difference and the "
+        "noise of seeds are what they seem now. Stop there: seeds added until two methods part "
+        "make equal ones part too."
     )
     yield from (f"next: {command}" for command in _commands(found, plan, options))
 
@@ -164,9 +172,9 @@ def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Itera
 def _commands(found: Resolution, plan: Plan, options: argparse.Namespace) -> list[str]:
     """One for each number of seeds; where a file holds settings, one for all methods in it."""
     by_seeds: dict[int, list[str]] = {}
-    for row, name, seeds in zip(found.rows, found.methods, found.proposal.seeds, strict=True):
-        if seeds > len(row.seeds):
-            by_seeds.setdefault(seeds, []).append(name)
+    for m, name in enumerate(found.methods):
+        if found.more(m):
+            by_seeds.setdefault(found.proposal.seeds[m], []).append(name)
     together = bool(options.plan or options.presets)
     if together:
         by_seeds = {max(by_seeds): []}
