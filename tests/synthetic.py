@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from petlbench import leaderboard
 from petlbench.results import Results
 from petlbench.spec import identify
-from petlbench.store import Record, Store
+from petlbench.store import Store
+
+Record = dict[str, Any]
 
 METHODS = (
     *("linear", "lora", "adapter", "full", "convpass", "vpt", "ssf", "bitfit", "adaptformer"),
@@ -111,7 +113,8 @@ def write(folder: Path, found: Sequence[Record], keep: bool = True) -> Path:
     for record in found:
         (store.records / f"{record['key']}.json").write_text(json.dumps(record))
         if keep:
-            np.savez(store.artifacts / f"{record['key']}.predictions.npz", **predictions(record))
+            arrays: dict[str, Any] = predictions(record)
+            np.savez(store.artifacts / f"{record['key']}.predictions.npz", **arrays)
     return folder
 
 

@@ -87,7 +87,8 @@ def _curves(
     for curve, look in zip(curves, looks(len(curves)), strict=True):
         points = np.array([(n, 100 * s.mean, *bar(s)) for n, s in curve if s])
         axes.errorbar(
-            *points[:, :2].T,
+            points[:, 0],
+            points[:, 1],
             yerr=points[:, 2:].T,
             **look,
             lw=1.2,

@@ -78,7 +78,8 @@ def draw(results: Results) -> Figure:
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if count <= most * s)
     marks = sorted({1, *range(step, count + 1, step)} - ({2} if step > 2 else set()))
     base.ticks(axes, marks, [str(mark) for mark in marks])
-    axes.set_xlabel("trials a task, the first being the default setting")
+    first = "the first being the default setting" if box[2] > 3.3 else "first the default"
+    axes.set_xlabel(f"trials a task, {first}")
     axes.set_ylabel(f"validation {judged(searched)} (%), mean of tasks", size=pt(10))
     axes.grid(axis="y", **GRID)
     axes.set_axisbelow(True)

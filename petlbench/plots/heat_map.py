@@ -79,7 +79,7 @@ def draw(results: Results, baseline: str = "") -> Figure:
         axes.set_yticks(np.arange(len(rows)) + 0.5, labels, rotation=0)
         axes.tick_params(length=0, labelsize=pt(9))
         for label, name in zip(axes.get_yticklabels(), names, strict=True):
-            label.set_weight("bold" if name == chosen else "normal")
+            label.set_fontweight("bold" if name == chosen else "normal")
     return figure
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from petlbench.leaderboard import Record
 from petlbench.plots import _base as base
 from petlbench.plots._base import GRID, Array, Page, looks
 from petlbench.plots._grid import grid
@@ -50,7 +51,7 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def _by_task(runs: list[base.Record]) -> dict[str, Array]:
+def _by_task(runs: list[Record]) -> dict[str, Array]:
     """The mean curve of each task."""
     found: defaultdict[str, list[list[float]]] = defaultdict(list)
     for run in runs:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import synthetic
+from conftest import CLI
 
 from petlbench import plots
 from petlbench.errors import UsageError
@@ -146,3 +147,13 @@ def test_only_comparisons_that_have_what_is_drawn_are_chosen_from() -> None:
     assert plots.candidates("params-vs-accuracy", found) == found
     assert plots.candidates("default-vs-tuned", found) == found
     assert plots.candidates("accuracy-vs-shots", found) == [shots]
+
+
+def test_the_command_passes_on_what_was_chosen(cli: CLI) -> None:
+    synthetic.write(Path("results/made"), synthetic.records(["lora", "vpt"], 2, 2, images=30))
+    told = cli("plot", "heat-map", "--set", "baseline=vpt", "--style", "paper", "-o", "a.svg")
+    assert told.out == "wrote a.svg\n" and "minus" in Path("a.svg").read_text()
+    cli("plot", "heat-map", "--set", "baseline=linear").refused("unknown baseline 'linear'")
+    cli("plot", "heat-map", "--set", "x=parameters").refused("option of heat-map 'x'", "baseline")
+    cli("plot", "heat-map", "--set", "baseline").refused("NAME=VALUE")
+    cli("plot", "heat-map", "--style", "poster").refused("unknown style of plots 'poster'", "paper")
