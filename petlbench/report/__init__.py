@@ -12,7 +12,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from importlib import resources
-from typing import Any
 
 from petlbench import __version__
 from petlbench.errors import UsageError, unknown
@@ -44,6 +43,7 @@ def render(
         ) from error
     from petlbench.formats import _text
     from petlbench.published.block import NOT_RANKED
+    from petlbench.report.charts import interval
     from petlbench.report.section import MOST_RECORDS, Section
 
     methods = {row.method for each in found for row in each.board.rows}
@@ -73,7 +73,7 @@ def render(
     environment.filters |= {
         "duration": _text.duration,
         "parameters": _text.parameters,
-        "percent": percent,
+        "percent": lambda fraction: f"{100 * fraction:.1f}",
         "interval": interval,
     }
     return environment.get_template("page.html").render(
@@ -87,15 +87,6 @@ def render(
         scripts=[(kind, Markup(text)) for kind, text in scripts],
         hashes=[_hash(text) for _, text in scripts],
     )
-
-
-def percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f}"
-
-
-def interval(score: Any) -> str:
-    """A 95% interval in percent; empty where there is none."""
-    return "" if score.low is None else f"{percent(score.low)}–{percent(score.high)}"
 
 
 def _hash(script: str) -> str:

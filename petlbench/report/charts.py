@@ -64,7 +64,7 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
             "method": [row.method for row in rows],
             "settings": [f"settings: {settings[row.method]}" for row in rows],
             "params": [f"{count:,} trainable parameters" for count in params],
-            "score": [f"{board.ranking}: {_told(score)}" for score in scores],
+            "score": [f"{board.ranking}: {told(score)}" for score in scores],
             "rank": [_rank(row) for row in rows],
             "fill": [_FRONT if i in front else "#ffffff" for i in range(len(rows))],
             "line": [_FRONT if i in front else _OTHER for i in range(len(rows))],
@@ -73,7 +73,7 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
     plot.segment("x", "low", "x", "high", source=source, color="line", line_width=1.2)
     dots = plot.scatter("x", "y", source=source, size=10, fill_color="fill", line_color="line")
     plot.add_tools(_hover(dots, "method", "rank", "score", "params", "settings"))
-    _name_front(plot, steps, {(x[i], values[i]): rows[i].method for i in front})
+    _name_front(plot, {(x[i], values[i]): rows[i].method for i in front}, zero)
     return _json(plot, name)
 
 
@@ -105,7 +105,7 @@ def heat_map(board: Leaderboard, baseline: str | None, name: str) -> Json:
             "y": [short for _, short, _, _ in found],
             "method": [row.method for row, *_ in found],
             "task": [f"{task} ({group})" for _, _, (group, task), _ in found],
-            "score": [_told(score) if score else "not finished" for *_, score in found],
+            "score": [told(score) if score else "not finished" for *_, score in found],
             "difference": [f"{each} points to {baseline or 'the mean'}" for each in points],
             "text": points if baseline else scores,
             "shade": [shade for shade, _ in shades],
@@ -192,18 +192,18 @@ def _ticks(plot: Any, low: float, high: float, zero: float | None) -> None:
     plot.xaxis.major_label_overrides = labels
 
 
-def _name_front(
-    plot: Any, steps: Sequence[tuple[float, float]], names: dict[tuple[float, float], str]
-) -> None:
-    """To the left of each point and above, where a front has no other point."""
-    first = steps[0][0]
+def _name_front(plot: Any, names: dict[tuple[float, float], str], zero: float) -> None:
+    """To the left of each point and above, where a front has no other point.
+
+    Left of `zero` there is no place.
+    """
     source = ColumnDataSource(
         {
-            "x": [x for x, _ in steps],
-            "y": [y for _, y in steps],
-            "name": [_cut(names[step], 24) for step in steps],
-            "align": ["left" if x == first else "right" for x, _ in steps],
-            "away": [7 if x == first else -7 for x, _ in steps],
+            "x": [x for x, _ in names],
+            "y": [y for _, y in names],
+            "name": [_cut(name, 24) for name in names.values()],
+            "align": ["left" if x == zero else "right" for x, _ in names],
+            "away": [7 if x == zero else -7 for x, _ in names],
         }
     )
     look = {"text_font_size": "12px", "text_color": _TEXT, "text_baseline": "bottom"}
@@ -211,11 +211,19 @@ def _name_front(
     plot.text("x", "y", text="name", source=source, **look, **place)
 
 
-def _told(score: Score) -> str:
+def told(score: Score) -> str:
+    """A score in percent, with its interval or its spread over seeds."""
     text = f"{100 * score.mean:.1f} %"
-    if score.low is not None and score.high is not None:
-        text += f", 95% interval {100 * score.low:.1f}–{100 * score.high:.1f}"
-    return text + (f", ± {100 * score.std:.1f} over seeds" if score.std is not None else "")
+    if score.low is not None:
+        return f"{text}, 95% interval {interval(score)}"
+    return text if score.std is None else f"{text} ± {100 * score.std:.1f} over seeds"
+
+
+def interval(score: Score) -> str:
+    """In percent; empty where none is known."""
+    if score.low is None or score.high is None:
+        return ""
+    return f"[{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
 def _rank(row: Row) -> str:

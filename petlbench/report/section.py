@@ -70,14 +70,9 @@ class Section:
             return [*told, "No method has finished every task, so nothing is ranked."]
         first = ranked[0]
         assert first.ranking is not None
-        interval = (
-            ""
-            if first.ranking.low is None or first.ranking.high is None
-            else f" (95% interval {100 * first.ranking.low:.1f}–{100 * first.ranking.high:.1f})"
-        )
         told.append(
-            f"{first.method} has the highest {_metric(board)}, "
-            f"{100 * first.ranking.mean:.1f} %{interval}, by {board.ranking}."
+            f"{first.method} has the highest {_metric(board)} by {board.ranking}: "
+            f"{charts.told(first.ranking)}."
         )
         others = ranked[1:]
         tied = [row.method for row in others if row.as_good_as_best]

@@ -168,7 +168,7 @@ def test_hovering_a_method_tells_its_cost_score_interval_and_settings(
         assert text.splitlines()[0] == row.method  # as text: nothing of it became an element
         assert f"{row.trainable_parameters:,} trainable parameters" in text
         assert f"{100 * row.ranking.mean:.1f} %" in text
-        assert f"{100 * row.ranking.low:.1f}–{100 * row.ranking.high:.1f}" in text
+        assert f"95% interval [{100 * row.ranking.low:.1f}, {100 * row.ranking.high:.1f}]" in text
         assert "rank = 8" in text
 
 
