@@ -152,14 +152,20 @@ def many(
     With `common_tasks`, None means all that finished some task. Arguments and errors are
     otherwise those of `two`.
     """
-    rows = results.board.rows
+    rows, missing = results.board.rows, []
     if methods is None:
         methods = [r.method for r in rows if (any(r.tasks.values()) if common_tasks else r.rank)]
+        missing = [
+            f"{row.method} is not compared: {_some(row.missing)}."
+            for row in rows
+            if row.method not in methods
+        ]
     methods = list(dict.fromkeys(methods))
     if len(methods) < 3:
         raise UsageError(
             f"too few methods to rank ({', '.join(methods) or 'none'}): name three or more, or two "
-            f"to compare them. There: {', '.join(row.method for row in rows)}."
+            "to compare them: petlbench compare A B. "
+            f"There: {', '.join(row.method for row in rows)}."
         )
     chosen, told = _restrict(results, methods, common_tasks)
     for row in chosen.board.rows:
@@ -182,7 +188,7 @@ def many(
         letters_like_these=_letters(boot, column, True) if over_tasks else None,
         ranks=ranks,
         counted=counted,
-        notes=(*told, *few, *_counted(counted, len(methods)), *chosen.board.notes),
+        notes=(*missing, *told, *few, *_counted(counted, len(methods)), *chosen.board.notes),
     )
 
 
@@ -218,9 +224,12 @@ def _restrict(
 
 
 def _missing(row: Row, tasks: set[str]) -> str:
-    told = [each for each in row.missing if each.split()[0] in tasks]
-    more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-    return f"{row.method} lacks {', '.join(told[:5])}{more}"
+    return f"{row.method} lacks {_some([m for m in row.missing if m.split()[0] in tasks])}"
+
+
+def _some(missing: Sequence[str]) -> str:
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return f"{', '.join(missing[:5])}{more}"
 
 
 def _same_seeds(results: Results) -> tuple[Results, list[str]]:

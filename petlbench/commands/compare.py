@@ -46,14 +46,12 @@ def run(options: argparse.Namespace) -> None:
 
     chosen = _results(options)
     how = {"common_tasks": options.common_tasks, "fixed_tasks": options.fixed_tasks}
-    ranked = [row.method for row in chosen.board.rows if row.rank]
-    names = options.methods or (ranked if len(ranked) == 2 else None)
     found: Two | Many
-    if names and len(names) == 2:
-        found = compare.two(chosen, *names, **how)
+    if len(options.methods) == 2:
+        found = compare.two(chosen, *options.methods, **how)
         page = pages.of_two(found)
     else:
-        found = compare.many(chosen, names, **how)
+        found = compare.many(chosen, options.methods or None, **how)
         page = pages.of_many(found)
     if form == "json":
         told = {**asdict(found), "conclusion": found.conclusion}
