@@ -117,35 +117,14 @@ def match(
     """
     import numpy as np
 
-    from petlbench.statistics import matched, ties
     from petlbench.statistics import panel as panels
+    from petlbench.statistics import ties
     from petlbench.statistics.bootstrap import LEVEL, Bootstrap
 
     curves = _chosen(_curves(results), methods)
-    refused: dict[str, str] = {}
-    at: dict[str, dict[str, float]] = {}  # method -> row -> how much it counts
-    costs = {row.method: getattr(row, cost.field) for rows in curves.values() for row in rows}
-    for name, rows in curves.items():
-        known = [row.method for row in rows if costs[row.method]]
-        if not known:
-            refused[name] = _without_cost(rows, cost)
-            continue
-        try:
-            counts = matched.weights(np.array([costs[row] for row in known]), budget)
-        except matched.Outside as outside:
-            refused[name] = _outside(outside.low, outside.high, cost)
-        except matched.Ambiguous as ambiguous:
-            listed = " and ".join(known[i] for i in ambiguous.settings)
-            refused[name] = (
-                f"{listed} cost the same there (within {matched.SAME:.0%}); choosing between them "
-                "by this table would be tuning on the test set: name one in --methods"
-            )
-        else:
-            used = {row: float(c) for row, c in zip(known, counts, strict=True) if c > 0}
-            at[name] = dict(sorted(used.items(), key=lambda item: float(costs[item[0]])))
+    at, refused = _at(curves, cost, budget)
     if not at:
         raise UsageError(_nobody(cost, budget, refused))
-
     panel = panels.of(results, [row for shares in at.values() for row in shares])
     mix = np.zeros((len(panel.methods), len(at)))
     for column, shares in enumerate(at.values()):
@@ -156,6 +135,7 @@ def match(
     draws = boot.draws(panel.ranking) @ mix
     order = np.argsort(-values, kind="stable")
     names = list(at)
+    costs = {row.method: getattr(row, cost.field) for rows in curves.values() for row in rows}
     apart = ties.apart(values, draws)[np.ix_(order, order)] if len(at) > 1 else None
     letters = [""] if apart is None else ties.letters(apart)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
@@ -176,6 +156,37 @@ def match(
     return Matched(cost, budget, points, refused, tuple(notes))
 
 
+def _at(
+    curves: Mapping[str, Sequence[Row]], cost: Cost, budget: float
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Method -> row -> how much it counts at the budget; and method -> why it has nothing there."""
+    import numpy as np
+
+    from petlbench.statistics import matched
+
+    at, refused = {}, {}
+    for name, rows in curves.items():
+        costs = {row.method: float(c) for row in rows if (c := getattr(row, cost.field))}
+        if not costs:
+            refused[name] = _without_cost(rows, cost)
+            continue
+        try:
+            counts = matched.weights(np.array(list(costs.values())), budget)
+        except matched.Outside as outside:
+            refused[name] = _outside(outside.low, outside.high, cost)
+        except matched.Ambiguous as ambiguous:
+            listed = " and ".join(list(costs)[i] for i in ambiguous.settings)
+            refused[name] = (
+                f"{listed} cost the same there (within {matched.SAME:.0%}); choosing between them "
+                "by this table would be tuning on the test set: name one in --methods, where "
+                f"{name}() is the plain one"
+            )
+        else:
+            used = {row: float(c) for row, c in zip(costs, counts, strict=True) if c > 0}
+            at[name] = {row: used[row] for row in sorted(used, key=costs.__getitem__)}
+    return at, refused
+
+
 def _curves(results: Results) -> dict[str, list[Row]]:
     """Method -> its ranked rows; one of several versions or presets is a method of its own."""
     found: dict[tuple[str, str | None], list[Row]] = {}
@@ -183,6 +194,11 @@ def _curves(results: Results) -> dict[str, list[Row]]:
         if row.rank:
             spec = results.of(row)[0]["spec"]["method"]
             found.setdefault((spec["label"].partition("(")[0], spec["source"]), []).append(row)
+    if not found:
+        raise UsageError(
+            "no row of this comparison is complete, so none is ranked and has a place at a budget: "
+            "finish it first (petlbench run, with the same arguments)."
+        )
     names = [name for name, _ in found]
     return {
         f"{name}@{source[:6]}" if source and names.count(name) > 1 else name: rows

@@ -113,6 +113,13 @@ def test_a_cost_that_was_not_measured() -> None:
     assert at.notes[0] == "Peak memory was not measured of vpt."
 
 
+def test_nothing_is_ranked_yet() -> None:
+    found = records(["lora", "vpt"], tasks=2, seeds=1)
+    gaps = [found[0], found[-1]]  # one of lora on a task, one of vpt on the other
+    with pytest.raises(UsageError, match="no row of this comparison is complete"):
+        matched.match(results(gaps), matched.PARAMETERS, 1000)
+
+
 @pytest.mark.parametrize(
     ("cost", "typed", "amount"),
     [

@@ -213,7 +213,9 @@ def _next(
         cost = more_a * price[a] + more_b * price[b]
         cost = np.where((ahead >= POWER) & (cost <= left), cost, math.inf)
         i, j = np.unravel_index(cost.argmin(), cost.shape)
+        if math.isinf(cost[i, j]):
+            continue
         per_gain = cost[i, j] * (a + 1) / (ahead[i, j] - ahead[0, 0])
-        if math.isfinite(cost[i, j]) and per_gain < least:
+        if per_gain < least:
             best, least = ((a, b), (int(seeds[a] + i), int(seeds[b] + j))), per_gain
     return best
