@@ -73,6 +73,10 @@ def merge(
             trials.setdefault(record["key"], Found(record, file))
         else:
             runs[record["key"]] = _latest(runs.get(record["key"]), Found(record, file))
+    if not runs:
+        told = "".join(f"\n{problem}" for problem in problems)
+        where = ", ".join(map(str, sources))
+        raise UsageError(f"no run in {where}: run something first (petlbench run).{told}")
     _refuse_two_keys(runs.values())
     leaderboard.build(found.record for found in runs.values())  # refuses mixed data
     artifacts = _artifacts(stores, runs)
