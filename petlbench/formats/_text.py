@@ -125,7 +125,6 @@ def definitions(board: Leaderboard) -> dict[str, str]:
         "Mean of tasks": f"mean over the {len(board.tasks)} task(s)",
         "Rank": f"by the {board.ranking if named else f'mean of the group {board.ranking}'}"
         + ("; * is at least as good as the best" if _starred(board) else ""),
-        "Rank group": "methods that share a letter cannot be told apart",
         GAP: "best test score over training minus the reported one",
         "Params": "trainable parameters without the head",
         "With head": "trainable parameters with the head",
@@ -234,9 +233,16 @@ def _marks(board: Leaderboard, scores: Scores) -> list[str]:
     Where nothing is known of that, the highest mean is the best, equal ones together.
     """
     ranked = [s if row.rank else None for s, row in zip(scores, board.rows, strict=True)]
-    known = any(s.best is not None for s in ranked if s)
     top = max((s.mean for s in ranked if s), default=math.inf)
-    best = [s is not None and (s.best is True if known else _same(s.mean, top)) for s in ranked]
+    if ranked == [row.ranking if row.rank else None for row in board.rows]:
+        told = [row.as_good_as_best for row in board.rows]  # what the rank groups say
+    else:
+        told = [s.best if s else None for s in ranked]
+    known = any(each is not None for each in told)
+    best = [
+        s is not None and (is_best is True if known else _same(s.mean, top))
+        for s, is_best in zip(ranked, told, strict=True)
+    ]
     rest = [s for s, is_best in zip(ranked, best, strict=True) if s and not is_best]
     second = max((s.mean for s in rest), default=math.inf)
     return [
