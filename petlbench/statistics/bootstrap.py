@@ -12,7 +12,8 @@ methods are paired:
 The levels are added up, which takes some noise of seeds into the levels above a second time:
 intervals are rather too wide than too narrow. A variance that comes from few seeds or tasks is
 itself uncertain, so the deviations of these levels are widened by Student's t over the normal
-quantile, by the degrees of freedom that the seeds of a mean's tasks, or its tasks, have together.
+quantile. Tasks vary unequally: their degrees of freedom together are those of Welch and
+Satterthwaite.
 """
 
 from __future__ import annotations
@@ -50,17 +51,22 @@ class Bootstrap:
         """
         column_ = self.panel.columns[column]
         weights = column_.weights(len(self.panel.tasks))
-        wider = widening(self._freedom(weights), at_once)
+        wider = widening(self.freedom(column), at_once)
         moved = (self._seeds @ weights) * wider + self._examples[0] @ weights
         if over_tasks:
-            freedom = sum(len(part) - 1 for part in column_.parts)
-            moved += self._tasks(column_) * widening(np.array(freedom), at_once)
+            moved += self._tasks(column_) * widening(self._freedom_of_tasks(column_), at_once)
         return np.asarray(self.panel.mean(column) + moved, dtype=float)
 
     def interval(self, column: str, over_tasks: bool = False) -> Array:
         """(2, methods): low and high of the 95% interval."""
         tail = (1 - LEVEL) / 2
         return np.quantile(self.draws(column, over_tasks), [tail, 1 - tail], axis=0)
+
+    def freedom(self, column: str) -> Array:
+        """(methods,): degrees of freedom of the noise of seeds in a column."""
+        weights = self.panel.columns[column].weights(len(self.panel.tasks))
+        variances = weights**2 * (self._errors**2).sum(axis=2)
+        return satterthwaite(variances, (~np.isnan(self.panel.scores)).sum(axis=2) - 1)
 
     def can_draw_tasks(self, column: str) -> bool:
         """Whether some part of that mean has two tasks."""
@@ -76,16 +82,21 @@ class Bootstrap:
         return np.random.default_rng([self.seed, *what])
 
     @cached_property
+    def _errors(self) -> Array:
+        """(methods, tasks, seeds): deviations of seeds; their squares add up to s^2 / n."""
+        scores = self.panel.scores
+        own = (~np.isnan(scores)).sum(axis=2, keepdims=True)
+        centred = np.nan_to_num(scores - self.panel.means[:, :, None])  # 0 where not run
+        return np.asarray(centred / np.sqrt(np.maximum(own * (own - 1), 1)))
+
+    @cached_property
     def _seeds(self) -> NDArray[np.float32]:
         """(count, methods, tasks): deviations of means over seeds."""
-        scores = self.panel.scores
-        methods, tasks, seeds = scores.shape
-        centred = np.nan_to_num(scores - self.panel.means[:, :, None])  # 0 where not run
-        own = (~np.isnan(scores)).sum(axis=2, keepdims=True)
-        parts = centred / np.sqrt(np.maximum(own * (own - 1), 1))
+        methods, tasks, seeds = self.panel.scores.shape
         found = np.empty((self.count, methods, tasks), dtype=np.float32)
         for t in range(tasks):
-            found[:, :, t] = self._rng(1, t).standard_normal((self.count, seeds)) @ parts[:, t].T
+            drawn = self._rng(1, t).standard_normal((self.count, seeds))
+            found[:, :, t] = drawn @ self._errors[:, t].T
         return found
 
     @cached_property
@@ -122,10 +133,24 @@ class Bootstrap:
                 moved += drawn @ centred.T / np.sqrt(size * (size - 1)) / len(column.parts)
         return moved
 
-    def _freedom(self, weights: Array) -> NDArray[np.int64]:
-        """(methods,): degrees of freedom of the seeds of the tasks of these weights."""
-        seeds = (~np.isnan(self.panel.scores)).sum(axis=2)[:, weights > 0]
-        return np.asarray((seeds - 1).clip(0).sum(axis=1))
+    def _freedom_of_tasks(self, column: Column) -> Array:
+        """(methods,): that of `_tasks`."""
+        parts = [part for part in column.parts if len(part) > 1]
+        if not parts:
+            return np.zeros(len(self.panel.methods))
+        sizes = np.array([len(part) for part in parts])
+        variances = [self.panel.means[:, part].var(axis=1, ddof=1) for part in parts]
+        return satterthwaite(np.stack(variances, axis=1) / sizes, sizes - 1)
+
+
+def satterthwaite(variances: Array, freedom: NDArray[Any]) -> Array:
+    """(M,): degrees of freedom of sums of T independent variances (M, T), 0 if all of them are.
+
+    Satterthwaite 1946 (Biometrics Bulletin 2), of variances with `freedom` (T,) or (M, T) each.
+    """
+    each = np.divide(variances**2, freedom, out=np.zeros_like(variances), where=freedom > 0)
+    total, parts = variances.sum(axis=1) ** 2, each.sum(axis=1)
+    return np.divide(total, parts, out=np.zeros_like(total), where=parts > 0)
 
 
 def widening(freedom: NDArray[Any], at_once: int = 1) -> Array:

@@ -43,7 +43,7 @@ def apart_from_best(values: Array, draws: Array, level: float = 0.95) -> Flags:
     """
     best = int(np.argmax(values))
     moved = draws - values
-    scale = np.sqrt(((moved - moved[:, best, None]) ** 2).mean(axis=0))
+    scale = np.sqrt(_whole(((moved - moved[:, best, None]) ** 2).mean(axis=0)))
     critical = _critical(len(values) - 1, level)
     return np.asarray((values[best] - values > critical * scale) & (scale > 0))
 
@@ -56,8 +56,12 @@ def _variance(moved: Array) -> Array:
     """(methods, methods): mean squared difference of the deviations of each pair."""
     products = moved.T @ moved / len(moved)
     own = products.diagonal()
-    found = own[:, None] + own - 2 * products
-    return np.where(found > 1e-15, found, 0.0)  # what is left of rounding is none
+    return _whole(own[:, None] + own - 2 * products)
+
+
+def _whole(variance: Array) -> Array:
+    """What is left of rounding is none."""
+    return np.where(variance > 1e-15, variance, 0.0)
 
 
 def letters(apart: Flags) -> list[str]:
