@@ -150,7 +150,7 @@ def satterthwaite(variances: Array, freedom: NDArray[Any]) -> Array:
     """
     each = np.divide(variances**2, freedom, out=np.zeros_like(variances), where=freedom > 0)
     total, parts = variances.sum(axis=1) ** 2, each.sum(axis=1)
-    return np.divide(total, parts, out=np.zeros_like(total), where=parts > 0)
+    return np.asarray(np.divide(total, parts, out=np.zeros_like(total), where=parts > 0))
 
 
 def widening(freedom: NDArray[Any], at_once: int = 1) -> Array:
