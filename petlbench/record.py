@@ -161,7 +161,7 @@ def _misfits(value: Any, shape: Any, where: str = "") -> Iterator[str]:
         if not isinstance(value, shape.kind):
             yield f"has {where} = {_shown(value)}, which is not a {shape.kind.__name__}"
         else:
-            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            parts = value.items() if shape.kind is dict else enumerate(value)
             for name, part in parts:
                 yield from _misfits(part, shape.shape, f"{where}.{name}")
     elif not isinstance(value, dict):

@@ -20,7 +20,8 @@ from typing import IO
 
 from petlbench.errors import UsageError
 from petlbench.record import SCHEMA as SCHEMA  # re-exported for those who write records
-from petlbench.record import Record, problem
+from petlbench.record import Record as Record
+from petlbench.record import problem
 
 
 def unwritable(folder: Path, error: OSError) -> UsageError:

@@ -17,10 +17,10 @@ FORMULA = (
 
 
 def score(row: Row) -> float | None:
-    costs = (row.trainable_parameters, row.added_flops, row.mean_peak_bytes)
-    if row.ranking is None or None in costs:
+    parameters, flops, peak = row.trainable_parameters, row.added_flops, row.mean_peak_bytes
+    if row.ranking is None or parameters is None or flops is None or peak is None:
         return None
-    return penalised(row.ranking.mean, *costs)
+    return penalised(row.ranking.mean, parameters, flops, peak)
 
 
 def penalised(value: float, parameters: float, flops: float, peak_bytes: float) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from petlbench.formats import _text
@@ -114,8 +115,12 @@ def _asked(board: Leaderboard) -> dict[str, Callable[[Row], Any]]:
     if board.tasks_served:
         found[f"served_bytes:{board.tasks_served}"] = lambda row: row.served_bytes
     for name, formula in board.efficiency.items():
-        found[f"{name} = {formula}"] = lambda row, name=name: _rounded(row.efficiency[name], 6)
+        found[f"{name} = {formula}"] = partial(_efficiency, name)
     return found
+
+
+def _efficiency(name: str, row: Row) -> float | None:
+    return _rounded(row.efficiency[name], 6)
 
 
 def _definitions(board: Leaderboard) -> str:
