@@ -158,7 +158,7 @@ def _misfits(value: Any, shape: Any, where: str = "") -> Iterator[str]:
         if not shape.holds(value):
             yield f"has {where} = {_shown(value)}, which is not {shape.what}"
     elif isinstance(shape, Each):
-        if not isinstance(value, shape.kind):
+        if type(value) is not shape.kind:
             yield f"has {where} = {_shown(value)}, which is not a {shape.kind.__name__}"
         else:
             parts = value.items() if shape.kind is dict else enumerate(value)
