@@ -133,10 +133,11 @@ def match(
     boot = Bootstrap(panel)
     values = panel.mean(panel.ranking) @ mix
     draws = boot.draws(panel.ranking) @ mix
+    for_pairs = boot.draws(panel.ranking, at_once=ties.pairs(len(at))) @ mix
     order = np.argsort(-values, kind="stable")
     names = list(at)
     costs = {row.method: getattr(row, cost.field) for rows in curves.values() for row in rows}
-    apart = ties.apart(values, draws)[np.ix_(order, order)] if len(at) > 1 else None
+    apart = ties.apart(values, for_pairs)[np.ix_(order, order)] if len(at) > 1 else None
     letters = [""] if apart is None else ties.letters(apart)
     low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
     points = tuple(

@@ -46,7 +46,8 @@ class Noise:
     seeds: Array  # S; its diagonal NaN of a method with one seed
     both: Array  # X, likewise
     examples: Array  # E
-    tasks: int
+    tasks: Array  # (methods,): as many of equal noise have the freedom of those of the panel
+    at_once: int = 1  # questions, as in `Bootstrap.draws`
 
     def variance(self, a: int, b: int, na: Counts, nb: Counts) -> tuple[Array, Array]:
         """Of the difference a - b with `na` and `nb` seeds, arrays that go together.
@@ -54,7 +55,9 @@ class Noise:
         Over seeds alone, and as ties count it: those widened, and test examples.
         """
         na, nb = np.asarray(na), np.asarray(nb)
-        wide_a, wide_b = (widening((n - 1) * self.tasks) for n in (na, nb))
+        wide_a, wide_b = (
+            widening((n - 1) * self.tasks[m], self.at_once) for m, n in ((a, na), (b, nb))
+        )
 
         def added(noise: Array, by_a: Array | float, by_b: Array | float) -> Array:
             own = noise[a, a] * by_a**2 / na + noise[b, b] * by_b**2 / nb
@@ -91,7 +94,10 @@ def noise(panel: Panel, load: Load) -> Noise:
             over_examples = np.cov(np.nanmean(added[known], axis=1), ddof=0) / count
             found[block] = over_examples - np.nan_to_num(moved) * shared
         examples += squares[t] * found
-    return Noise(seeds, both, examples, int((squares > 0).sum()))
+    own = (~np.isnan(panel.scores)).any(axis=1).sum(axis=1) - 1
+    equal = Bootstrap(panel).freedom(panel.ranking) / own.clip(1)
+    pairs = ties.pairs(methods)
+    return Noise(seeds, both, examples, np.where(equal > 0, equal, (squares > 0).sum()), pairs)
 
 
 def covariance(added: Array) -> Array:
@@ -153,7 +159,8 @@ def propose(
         hours: Of one seed of each method, on all tasks.
     """
     panel = boot.panel
-    values, draws = panel.mean(panel.ranking), boot.draws(panel.ranking)
+    values = panel.mean(panel.ranking)
+    draws = boot.draws(panel.ranking, at_once=ties.pairs(len(values)))
     critical, scale = ties.bound(values, draws)
     apart = ties.apart(values, draws)
     tied = [(int(a), int(b)) for a, b in np.argwhere(np.triu(~apart, 1))]

@@ -118,7 +118,7 @@ def test_variance_of_a_difference_with_unequal_seeds() -> None:
     drawn = rng.standard_normal((200_000, 7, 2)) @ root.T
     difference = drawn[:, :3, 0].mean(axis=1) - drawn[:, :, 1].mean(axis=1)
     nothing = np.zeros((2, 2))
-    plain, _ = Noise(root @ root.T, nothing, nothing, 5).variance(0, 1, 3, 7)
+    plain, _ = Noise(root @ root.T, nothing, nothing, np.full(2, 5)).variance(0, 1, 3, 7)
     assert float(plain) == pytest.approx(difference.var(), rel=0.02)
 
 
