@@ -52,7 +52,7 @@ class Bootstrap:
         column_ = self.panel.columns[column]
         weights = column_.weights(len(self.panel.tasks))
         wider = widening(self.freedom(column), at_once)
-        moved = (self._seeds @ weights) * wider + self._examples[0] @ weights
+        moved = _weighed(self._seeds, weights) * wider + _weighed(self._examples[0], weights)
         if over_tasks:
             moved += self._tasks(column_) * widening(self._freedom_of_tasks(column_), at_once)
         return np.asarray(self.panel.mean(column) + moved, dtype=float)
@@ -91,34 +91,34 @@ class Bootstrap:
 
     @cached_property
     def _seeds(self) -> NDArray[np.float32]:
-        """(count, methods, tasks): deviations of means over seeds."""
+        """(tasks, count, methods): deviations of means over seeds."""
         methods, tasks, seeds = self.panel.scores.shape
-        found = np.empty((self.count, methods, tasks), dtype=np.float32)
+        found = np.empty((tasks, self.count, methods), dtype=np.float32)
         for t in range(tasks):
             drawn = self._rng(1, t).standard_normal((self.count, seeds))
-            found[:, :, t] = drawn @ self._errors[:, t].T
+            found[t] = drawn @ self._errors[:, t].T
         return found
 
     @cached_property
     def _examples(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """(count, methods, tasks): deviations of means over test examples.
+        """(tasks, count, methods): deviations of means over test examples.
 
         And (methods, tasks): whether they come from the examples themselves.
         """
         methods, tasks, _ = self.panel.scores.shape
-        found = np.empty((self.count, methods, tasks), dtype=np.float32)
+        found = np.empty((tasks, self.count, methods), dtype=np.float32)
         known = np.empty((methods, tasks), dtype=bool)
         for t, task in enumerate(self.panel.tasks):
             added = self.panel.examples(task)
             rng = self._rng(2, t)
             known[:, t] = kept = ~np.isnan(added).any(axis=1) & (added.shape[1] > 0)
             if kept.any():
-                found[:, kept, t] = _resample(added[kept], self.count, rng)
+                found[t][:, kept] = _resample(added[kept], self.count, rng)
             # A mean of numbers in [0, 1] varies at most as a binomial one; nothing tells how two
             # methods go together, so they are taken for independent.
             mean = self.panel.means[~kept, t]
             sd = np.sqrt(np.clip(mean * (1 - mean), 0, None) / self.panel.totals[t])
-            found[:, ~kept, t] = rng.standard_normal((self.count, len(mean))) * sd
+            found[t][:, ~kept] = rng.standard_normal((self.count, len(mean))) * sd
         return found, known
 
     def _tasks(self, column: Column) -> Array:
@@ -151,6 +151,12 @@ def satterthwaite(variances: Array, freedom: NDArray[Any]) -> Array:
     each = np.divide(variances**2, freedom, out=np.zeros_like(variances), where=freedom > 0)
     total, parts = variances.sum(axis=1) ** 2, each.sum(axis=1)
     return np.asarray(np.divide(total, parts, out=np.zeros_like(total), where=parts > 0))
+
+
+def _weighed(deviations: NDArray[np.float32], weights: Array) -> Array:
+    """(count, methods): the sum over tasks; most means are of few of them."""
+    used = np.flatnonzero(weights)
+    return np.tensordot(weights[used], deviations[used], axes=1)
 
 
 def widening(freedom: NDArray[Any], at_once: int = 1) -> Array:
