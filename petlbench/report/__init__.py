@@ -42,11 +42,13 @@ def render(
             "Type: pip install 'petlbench[report]'"
         ) from error
     from petlbench.formats import _text
+    from petlbench.leaderboard import differences
     from petlbench.published.block import NOT_RANKED
     from petlbench.report.charts import interval
     from petlbench.report.section import MOST_RECORDS, Section
 
-    methods = {row.method for each in found for row in each.board.rows}
+    boards = [each.board for each in found]
+    methods = {row.method for board in boards for row in board.rows}
     if baseline is not None and baseline not in methods:
         raise unknown("baseline", baseline, methods)
 
@@ -56,9 +58,10 @@ def render(
     with open(itables.options.dt_bundle, "rb") as stream:
         tables = base64.b64encode(stream.read()).decode()
     modules = json.dumps({"imports": {"datatables": f"data:text/javascript;base64,{tables}"}})
+    charts = bokeh.resources.Resources("inline", components=["bokeh"], log_level="warn")
     scripts = (
         ("importmap", modules),
-        ("text/javascript", bokeh.resources.Resources(mode="inline").js_raw[0]),
+        ("text/javascript", "\n".join(charts.js_raw)),
         ("module", own("page.js")),
     )
     environment = jinja2.Environment(
@@ -78,7 +81,8 @@ def render(
     }
     return environment.get_template("page.html").render(
         sections=[Section(each, number, baseline) for number, each in enumerate(found, 1)],
-        apart=_text.apart([each.board for each in found]),
+        apart=_text.apart(boards),
+        differences=differences(boards),
         problems=problems,
         not_ranked=NOT_RANKED,
         most_records=MOST_RECORDS,

@@ -35,20 +35,25 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
     scores = [row.ranking for row in rows if row.ranking]
     values = [100 * score.mean for score in scores]
     front = set(pareto_front(list(zip(map(float, params), values, strict=True))))
-    low, high, zero = _places(params)
+    zero, low, high = _places(params)
+    left = zero**2 / low if 0 in params else low  # 0 in the middle of its slot
     x = [count or zero for count in params]
     plot = _figure(
         height=440,
         min_width=560,  # a narrower page scrolls it
         x_axis_type="log",
-        x_range=(low, high),
+        x_range=(left, high),
         x_axis_label="trainable parameters, without head",
         y_axis_label=f"{board.ranking} (%)",
         tools="box_zoom,reset,save",
         toolbar_location="above",
         tooltips=None,
     )
-    _ticks(plot, low, high, zero if 0 in params else None)
+    _ticks(plot, low, high)
+    if 0 in params:
+        plot.xaxis.ticker.ticks = [zero, *plot.xaxis.ticker.ticks]
+        plot.xaxis.major_label_overrides |= {zero: "0"}
+        plot.vspan([low], line_color=_GRID, line_width=3)
     steps = sorted({(x[i], values[i]) for i in front})
     line = [steps[0]]
     for (_, before), (at, value) in pairwise(steps):
@@ -165,31 +170,26 @@ def _hover(dots: Any, first: str, *columns: str) -> HoverTool:
 
 
 def _places(params: Sequence[int]) -> tuple[float, float, float]:
-    """Both ends of the logarithmic axis, and where 0 stands on it: left of everything."""
+    """Where 0 stands on the logarithmic axis, and both ends of the rest."""
     positive = [count for count in params if count] or [1_000]
     low, high = math.log10(min(positive)), math.log10(max(positive))
     pad = max(0.08 * (high - low), 0.4)
     low, high = low - pad, high + pad
-    slot = 0.15 * (high - low) if 0 in params else 0
-    return 10 ** (low - slot), 10**high, 10 ** (low - slot / 2)
+    return 10 ** (low - 0.075 * (high - low)), 10**low, 10**high
 
 
-def _ticks(plot: Any, low: float, high: float, zero: float | None) -> None:
-    first = low if zero is None else zero**2 / low
-    powers = range(math.floor(math.log10(first)), math.ceil(math.log10(high)) + 1)
-    factors = (1,) if math.log10(high / first) > 2.2 else (1, 2, 5)
-    ticks = [f * 10.0**k for k in powers for f in factors if first <= f * 10.0**k <= high]
+def _ticks(plot: Any, low: float, high: float) -> None:
+    """10K, 100K, 1M, and between them where the axis is short."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if math.log10(high / low) > 2.2 else (1, 2, 5)
+    ticks = [f * 10.0**k for k in powers for f in factors if low <= f * 10.0**k <= high]
     units = ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
-    labels: dict[Any, str] = {
+    plot.xaxis.ticker = FixedTicker(ticks=ticks)
+    plot.xgrid.ticker = FixedTicker(ticks=ticks)
+    plot.xaxis.major_label_overrides = {
         tick: next(f"{tick / size:g}{unit}" for size, unit in units if tick >= 0.999 * size)
         for tick in ticks
     }
-    if zero is not None:
-        ticks, labels = [zero, *ticks], {**labels, zero: "0"}
-        plot.vspan([first], line_color=_GRID, line_width=3)
-    plot.xaxis.ticker = FixedTicker(ticks=ticks)
-    plot.xgrid.ticker = FixedTicker(ticks=ticks)
-    plot.xaxis.major_label_overrides = labels
 
 
 def _name_front(plot: Any, names: dict[tuple[float, float], str], zero: float) -> None:

@@ -68,13 +68,12 @@ class Section:
         ranked = [row for row in board.rows if row.rank and row.ranking]
         if not ranked:
             return [*told, "No method has finished every task, so nothing is ranked."]
-        first = ranked[0]
+        first, others = ranked[0], ranked[1:]
         assert first.ranking is not None
         told.append(
-            f"{first.method} has the highest {_metric(board)} by {board.ranking}: "
-            f"{charts.told(first.ranking)}."
+            f"{first.method} has {'the highest' if others else 'an'} {_metric(board)}, by "
+            f"{board.ranking}: {charts.told(first.ranking)}."
         )
-        others = ranked[1:]
         tied = [row.method for row in others if row.as_good_as_best]
         if tied:
             told.append(f"The data cannot tell it apart from {_names(tied)}.")

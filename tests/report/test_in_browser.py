@@ -6,7 +6,7 @@ Needs a Chromium, which no Python package brings: without one these tests are sk
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,11 +87,24 @@ def page(browser: Any, file: Path) -> Iterator[Any]:
         yield page
 
 
+def ranked(results: Results) -> list[str]:
+    return [row.method for row in results.board.rows]
+
+
 def column(page: Any, header: str, table: str = "table.leaderboard") -> list[str]:
     """The cells of that column as they stand, from the top."""
     headers = [text.split("\n")[0] for text in page.locator(f"{table} thead th").all_inner_texts()]
     place = headers.index(header) + 1
     return list(page.locator(f"{table} tbody tr > :nth-child({place})").all_inner_texts())
+
+
+def wait_for(page: Any, read: Callable[[], object], wanted: object) -> None:
+    """Tables are drawn a moment after they were asked to be."""
+    for _ in range(50):
+        if read() == wanted:
+            return
+        page.wait_for_timeout(100)
+    assert read() == wanted
 
 
 def hover(page: Any, chart: str, method: str) -> str:
@@ -118,45 +131,49 @@ def hover(page: Any, chart: str, method: str) -> str:
 
 
 def test_a_click_on_a_header_sorts(page: Any, results: Results) -> None:
-    ranked = [row.method for row in results.board.rows]
-    assert column(page, "Method") == ranked
+    assert column(page, "Method") == ranked(results)
     params = {row.method: row.trainable_parameters or 0 for row in results.board.rows}
     header = page.locator("table.leaderboard thead th", has_text="Params")
     header.click()
-    assert [params[name] for name in column(page, "Method")] == sorted(params.values())
+    wait_for(page, lambda: column(page, "Method"), sorted(params, key=lambda name: params[name]))
     assert header.get_attribute("aria-sort") == "ascending"
     header.click()
-    assert [params[name] for name in column(page, "Method")] == sorted(params.values())[::-1]
+    wait_for(page, lambda: column(page, "Method"), sorted(params, key=lambda name: -params[name]))
 
 
 def test_sorting_by_the_keyboard(page: Any, results: Results) -> None:
     header = page.locator("table.leaderboard thead th", has_text="Method")
     header.get_by_role("button").focus()
     page.keyboard.press("Enter")
-    assert column(page, "Method") == sorted((r.method for r in results.board.rows), key=str.lower)
+    wait_for(page, lambda: column(page, "Method"), sorted(ranked(results), key=str.lower))
 
 
 def test_every_score_column_sorts_by_its_numbers(page: Any, results: Results) -> None:
     for task in results.board.tasks:
         score = {row.method: row.tasks[task].mean for row in results.board.rows}
         page.locator("table.leaderboard thead th", has_text=task).click()
-        assert [score[name] for name in column(page, "Method")] == sorted(score.values())
+        wait_for(
+            page,
+            lambda score=score: [score[name] for name in column(page, "Method")],
+            sorted(score.values()),
+        )
 
 
-def test_filtering_the_leaderboard(page: Any) -> None:
+def test_filtering_the_leaderboard(page: Any, results: Results) -> None:
     page.locator("[id$=-leaderboard] input[type=search]").fill("lor")
-    assert column(page, "Method") == ["lora"]
+    wait_for(page, lambda: column(page, "Method"), ["lora"])
     page.locator("[id$=-leaderboard] input[type=search]").fill("")
-    assert len(column(page, "Method")) == 6
+    wait_for(page, lambda: column(page, "Method"), ranked(results))
 
 
 def test_filtering_records(page: Any, results: Results) -> None:
     records = "[id$=-records] table"
     key = next(key for key in results.records)
     page.locator("[id$=-records] input[type=search]").fill(key)
-    assert column(page, "Record", records) == [key]
+    wait_for(page, lambda: column(page, "Record", records), [key])
     page.locator("[id$=-records] input[type=search]").fill("adapter seed_that_is_not")
-    assert page.locator(f"{records} tbody").inner_text().strip() == "No matching records found"
+    body = page.locator(f"{records} tbody")
+    wait_for(page, lambda: body.inner_text().strip(), "No matching records found")
 
 
 def test_hovering_a_method_tells_its_cost_score_interval_and_settings(

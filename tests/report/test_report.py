@@ -241,7 +241,7 @@ def test_an_unknown_baseline_is_refused(results: Results) -> None:
 def test_comparisons_are_never_ranked_together(results: Results) -> None:
     other = judge(synthetic.results(synthetic.records(2, 3, 1, images=20, suite="another")))
     page = page_of(results, other)
-    assert "Not ranked against each other" in page.text
+    assert "suite: synthetic | another" in page.text
     boards = [table for table in page.tables if table[0][:1] == ["Rank"]]
     assert [len(board) - 1 for board in boards] == [4, 2]
     assert len(page.charts) == 4
