@@ -168,6 +168,24 @@ def adopt_layers(model: nn.Module) -> None:
                 setattr(parent, name, kind.adopt(child))
 
 
+class CompiledDropPath(DropPath):
+    """timm's, reading its rate from a tensor: a number would become part of the compiled code.
+
+    A plain attribute and no buffer, for it is no part of what is stored of a model.
+    """
+
+    def __init__(self, plain: DropPath, device: torch.device) -> None:
+        super().__init__(plain.drop_prob, plain.scale_by_keep)
+        self.rate = torch.tensor(plain.drop_prob, device=device)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        one_each = (len(x), *[1] * (x.ndim - 1))
+        kept = (torch.rand(one_each, device=x.device) >= self.rate).to(x.dtype)
+        return x * (kept / (1 - self.rate) if self.scale_by_keep else kept)
+
+
 class Branch(nn.Module):
     """One residual branch, x + DropPath(LayerScale(layer(norm(x)))), with its sites."""
 
@@ -281,6 +299,7 @@ class Backbone(nn.Module):
         self.head: Any = nn.Identity()
         self.left_out: list[str] = []  # keys of the checkpoint that are no part of the encoder
         self.recompute = False  # in training, blocks' activations again in the backward pass
+        self.replay = False  # in training, steps as a CUDA graph
         self.shape = self.measure()
 
     # -- what a family defines ----------------------------------------------------------------
@@ -367,11 +386,20 @@ class Backbone(nn.Module):
                     parameter.data = parameter.data.to(dtype)
 
     def compile_blocks(self) -> None:
-        """Compile each block by itself: blocks that differ only in weights share the code."""
+        """Compile each block by itself: blocks that differ only in weights share the code.
+
+        On a GPU training steps are replayed as well. Call it where the model lies on its device.
+        """
         limits = torch._dynamo.config
         limits.recompile_limit = max(limits.recompile_limit, 4 * len(self.blocks))
         for block in self.blocks:
+            device = next(block.parameters()).device
+            for parent in list(block.modules()):
+                for name, child in list(parent.named_children()):
+                    if type(child) is DropPath and child.drop_prob:
+                        setattr(parent, name, CompiledDropPath(child, device).train(child.training))
             block.compile()
+            self.replay = device.type == "cuda"
 
     def use_fused_attention(self, fused: bool) -> None:
         """Fused kernel or explicit softmax(q k^T) v: the same formula, another rounding."""

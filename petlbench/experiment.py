@@ -48,7 +48,7 @@ class Machine:
     keep: str = "all"  # "all", "predictions" or "none"
     attention: str = "explicit"  # or "fused": the same formula in another kernel
     recompute: bool = False  # activations again in the backward pass: less memory, same result
-    compile: bool = False  # blocks by torch.compile
+    compile: bool = False  # blocks by torch.compile, on a GPU steps as a CUDA graph
     workers: int = 0  # processes that prepare augmented images
     peek: bool = False  # test ten times over training as well, and tell; changes no result
 
@@ -302,6 +302,7 @@ def batches(split: cache.Images, normalise: Normalise) -> Batches:
 def reset_peak(device: torch.device) -> bool:
     """Start measuring; False where the peak of one run cannot be told from that of another."""
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # a fresh worker has not yet
         torch.cuda.reset_peak_memory_stats(device)
         return True
     if sys.platform != "linux":

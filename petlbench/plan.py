@@ -130,7 +130,8 @@ class Plan:
                 from petlbench import speed
 
                 memory = torch.cuda.get_device_properties(0).total_memory
-                each = min(speed.runs_per_gpu(first), _fit(memory, self.shape, first.rules))
+                measured = speed.runs_per_gpu(first, self.request.compile)
+                each = min(measured, _fit(memory, self.shape, first.rules))
                 jobs = torch.cuda.device_count() * max(1, each)
             else:
                 jobs = 1

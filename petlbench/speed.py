@@ -27,7 +27,7 @@ from petlbench.backbone import Shape
 from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError
-from petlbench.evaluate import predict
+from petlbench.evaluate import DEVICE_BATCH, predict
 from petlbench.execute import side_by_side
 from petlbench.experiment import Machine
 from petlbench.spec import RunSpec
@@ -96,7 +96,7 @@ def _hardware(device: str) -> dict[str, Any]:
 
 def matrix_rate(device: str, dtype: torch.dtype, size: int = 2048) -> float:
     """FLOP/s of a large matrix product: what the hardware gives at best."""
-    a = torch.ones(size, size, dtype=dtype, device=device)
+    a = torch.randn(size, size, dtype=dtype, device=device)  # equal numbers take less power
     return 2 * size**3 / seconds_of(lambda: a @ a, device, at_least=0.1)
 
 
@@ -154,20 +154,21 @@ def _step(kernel: Callable[..., Tensor], *inputs: Tensor) -> None:
     kernel(*inputs).sum().backward()  # type: ignore[no-untyped-call]
 
 
-def runs_per_gpu(spec: RunSpec) -> int:
+def runs_per_gpu(spec: RunSpec, compiled: bool = False) -> int:
     """How many runs like `spec` share a GPU: one if it computes at a fifth of its peak or more.
 
     Decided on convpass, whatever the methods: a choice must not depend on a method that breaks.
     """
     spec = replace(spec, method=method.specify("convpass"))
+    machine = Machine("cuda", attention="fused", compile=compiled)
 
     def measure() -> int:
-        rate = measure_speed(spec, Machine("cuda", attention="fused"))
+        rate = measure_speed(spec, machine)
         dtype = torch.bfloat16 if spec.rules["precision"] == "bf16" else torch.float32
         share = flops(spec)[0] / rate.training / matrix_rate("cuda", dtype, 8192)
         return max(1, min(4, int(0.4 / share)))
 
-    question = _question(spec, Machine("cuda", attention="fused"))
+    question = _question(spec, machine)
     return int(remembered(question | {"what": "runs per gpu"}, measure))
 
 
@@ -242,7 +243,12 @@ def measure_speed(spec: RunSpec, machine: Machine) -> Speed:
         setup = time.perf_counter() - begin
         problem = problems.load(spec.problem)
 
+        # a GPU works while the host goes on: steps and batches in a row, as in a run
+        on_cpu = machine.device == "cpu"
+        steps = 1 if on_cpu else 8
+
         def test(images: int) -> float:
+            images = images if on_cpu else 4 * DEVICE_BATCH
             data = problem.imaginary(spec, images)
             call = partial(problem.outputs, model, data, spec.rules)
             return seconds_of(call, machine.device, 0.3) / images
@@ -254,21 +260,22 @@ def measure_speed(spec: RunSpec, machine: Machine) -> Speed:
             rules = {"epochs": epochs, "warmup_epochs": 0, "batch_size": images}
             # the smallest rates: random images must teach nothing that overflows
             rates = {"learning_rate": 1e-9, "min_learning_rate": 0.0}
-            data = problem.imaginary(spec, images)
+            data = problem.imaginary(spec, steps * images)
             begin = time.perf_counter()
             problem.fit(model, data, {**spec.rules, **rules, **rates}, spec.seed)
             return time.perf_counter() - begin
 
-        images = min(4, spec.rules["batch_size"])
+        batch = spec.rules["batch_size"]
+        images = min(4, batch) if on_cpu else batch
         fit(images, 1)  # compiles, allocates
-        while images < spec.rules["batch_size"] and fit(images, 1) < SECONDS / 8:
-            images = min(2 * images, spec.rules["batch_size"])
+        while images < batch and fit(images, 1) < SECONDS / 8:
+            images = min(2 * images, batch)
         single, epochs = min(fit(images, 1) for _ in range(2)), 1
         while (longer := fit(images, 1 + epochs)) - single < SECONDS / 2:
             epochs *= 2 if longer - single > SECONDS / 8 else 4
         # other work on the machine only ever adds time
         longer = min(longer, *(fit(images, 1 + epochs) for _ in range(2)))
-        training = max(longer - single, 1e-9) / (epochs * images)
+        training = max(longer - single, 1e-9) / (epochs * steps * images)
         testing = test(images)
         augmented = spec.rules["augmentation"] != "none"
         frozen = model.frozen_stages() > 1 and not augmented
@@ -335,6 +342,7 @@ def flops(spec: RunSpec) -> tuple[float, float]:
 
     trains = any(p.requires_grad for p in model.parameters())
     training = fit(2) - fit(1) if trains else 0.0
+    model.requires_grad_(False)  # the counter asks what trains for a gradient, and there is none
     return training / 2, count(lambda: problem.outputs(model, data, spec.rules)) / 2
 
 

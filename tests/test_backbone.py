@@ -26,6 +26,7 @@ from petlbench.backbone import (
     Backbone,
     Block,
     Branch,
+    CompiledDropPath,
     Site,
     load_stored,
     trained_parameters,
@@ -534,6 +535,20 @@ def test_recomputing_changes_no_bit_and_keeps_less(name: str) -> None:
         for a, b in zip(ours, theirs, strict=True):
             assert torch.equal(a, b)
     assert kept_bytes(again) < 0.5 * kept_bytes(plain)
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_the_drop_path_of_compiled_blocks_is_timms(scale: bool) -> None:
+    """Whole samples dropped at the rate, the others scaled; nothing in evaluation."""
+    dropped = CompiledDropPath(DropPath(0.25, scale), torch.device("cpu"))
+    x = torch.rand(4000, 3, 2) + 1
+    factor = dropped(x) / x
+    kept = 1 / 0.75 if scale else 1.0
+    torch.testing.assert_close(factor.amax((1, 2)), factor.amin((1, 2)))
+    assert torch.isclose(factor, torch.tensor(kept)).logical_or(factor == 0).all()
+    assert float((factor == 0).float().mean()) == pytest.approx(0.25, abs=0.03)
+    assert dropped.drop_prob == 0.25 and not list(dropped.buffers())
+    assert torch.equal(dropped.eval()(x), x)
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")

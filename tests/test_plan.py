@@ -322,7 +322,7 @@ def test_workers_share_the_gpus(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     memory = SimpleNamespace(total_memory=80 * 2**30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: memory)
-    monkeypatch.setattr(speed, "runs_per_gpu", lambda spec: measured)
+    monkeypatch.setattr(speed, "runs_per_gpu", lambda *_: measured)
     monkeypatch.setattr(plan, "_fit", lambda *_: fit)
     assert made.workers()[0] == expected
     assert replace(made, device="mps").workers()[0] == 1

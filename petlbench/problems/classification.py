@@ -19,6 +19,7 @@ from petlbench.evaluate import logits
 from petlbench.method import Method
 from petlbench.problems import Fitted, Outcome
 from petlbench.problems._feed import Feed, feed, of
+from petlbench.replay import Replay
 from petlbench.spec import RunSpec
 from petlbench.train import train
 
@@ -87,6 +88,7 @@ class CrossEntropy:
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self.forward, self.feed, self.labels = forward, feed, labels
         self.rules, self.seed, self.parts = rules, seed, 1
+        self.replay = Replay(self.trainable) if getattr(model, "replay", False) else None
         self.classes: int = getattr(model, "num_classes", 0)
         self.mixes = bool(rules["mixup"] or rules["cutmix"])
         self.smoothing = 0.0 if self.mixes else rules["label_smoothing"]
@@ -105,6 +107,8 @@ class CrossEntropy:
         """The batch's loss, its gradient added up in parts that fit into memory."""
         while True:
             try:
+                if self.replay:
+                    return self.replay(self.accumulate, inputs, targets)
                 return self.accumulate(inputs, targets)
             except RuntimeError as error:
                 if self.parts >= len(targets) or not out_of_memory(error):
