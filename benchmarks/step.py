@@ -45,9 +45,8 @@ def main() -> None:
     spec = plan.make(request, sketch=True).specs[0]
     dtype = torch.bfloat16 if args.precision == "bf16" else torch.float32
     peak = speed.matrix_rate(args.device, dtype, 2048 if args.device == "cpu" else 8192)
-    print(
-        f"{args.method}, {args.backbone}, {args.device}, {args.precision}; {peak / 1e12:.3g} TFLOP/s"
-    )
+    print(", ".join([args.method, args.backbone, args.device, args.precision]))
+    print(f"a large matrix product: {peak / 1e12:.3g} TFLOP/s")
     training_flops, testing_flops = speed.flops(spec)
     images = args.epoch_steps * spec.rules["batch_size"]
     data, test = (classification.imaginary(spec, count) for count in (images, args.test_images))
@@ -71,9 +70,10 @@ def main() -> None:
         training = 3 * images / (four - one)
         call = partial(classification.outputs, model, test, spec.rules)
         testing = args.test_images / speed.seconds_of(call, args.device, 0.1)
+        shares = training * training_flops / peak, testing * testing_flops / peak
         print(
-            f"{name:<9} training {training:>6,.0f} images/s, share {training * training_flops / peak:.0%}"
-            f"   test {testing:>6,.0f} images/s, share {testing * testing_flops / peak:.0%}"
+            f"{name:<9} training {training:>6,.0f} images/s, share {shares[0]:.0%}"
+            f"   test {testing:>6,.0f} images/s, share {shares[1]:.0%}"
             f"   first epoch {first:.1f} s",
             flush=True,
         )

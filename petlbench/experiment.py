@@ -302,7 +302,8 @@ def batches(split: cache.Images, normalise: Normalise) -> Batches:
 def reset_peak(device: torch.device) -> bool:
     """Start measuring; False where the peak of one run cannot be told from that of another."""
     if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # a fresh worker has not yet
+        # a fresh worker has not touched the device yet
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         torch.cuda.reset_peak_memory_stats(device)
         return True
     if sys.platform != "linux":
