@@ -79,8 +79,9 @@ def _explain(boot: Bootstrap, here: ties.Flags, anywhere: ties.Flags, over_tasks
     if missing:
         whose = "any method" if len(missing) == len(panel.methods) else ", ".join(missing)
         told.append(
-            f"Predictions are not kept of {whose}: test examples count as binomial, and as "
-            "independent between methods, which makes differences look less certain."
+            f"Predictions are not kept of {whose}, or do not tell this metric: test examples count "
+            "as binomial (which is too certain for an area under a curve), and as independent "
+            "between methods, which makes differences look less certain."
         )
     return " ".join(told)
 
