@@ -36,7 +36,7 @@ class Comparison:
         """One row per method (see `petlbench leaderboard`)."""
         from petlbench.formats.csv import to_frame
 
-        return to_frame([self.board] if self.board else [])
+        return self.results.frame() if self.results else to_frame([])
 
 
 def run(*, progress: bool | None = None, **request: Any) -> Comparison:

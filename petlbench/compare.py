@@ -1,6 +1,6 @@
 """Is one method better than another, by how much, for which cost; how do several differ?
 
-    comparison = petlbench.api.results("results/mini")[0]
+    (comparison,), problems = petlbench.results.load("results/mini")
     petlbench.compare.two(comparison, "convpass", "lora").conclusion
     petlbench.compare.many(comparison).letters
 
@@ -291,8 +291,9 @@ def _resampled(boot: Bootstrap, column: str, over_tasks: bool) -> Difference:
 
 
 def _letters(boot: Bootstrap, column: str, over_tasks: bool) -> tuple[str, ...]:
-    apart = ties.apart(boot.panel.mean(column), boot.draws(column, over_tasks))
-    return tuple(ties.letters(apart))
+    values = boot.panel.mean(column)
+    draws = boot.draws(column, over_tasks, at_once=ties.pairs(len(values)))
+    return tuple(ties.letters(ties.apart(values, draws)))
 
 
 def _ranks(panel: Panel) -> Ranks:

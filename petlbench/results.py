@@ -14,6 +14,7 @@ from petlbench.leaderboard import Leaderboard, Record, Row
 from petlbench.store import Store
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
 _OF_CLASSES = ("predictions", "labels")
@@ -27,6 +28,12 @@ class Results:
     board: Leaderboard
     records: Mapping[str, Record]  # key -> record, finished or failed
     store: Store
+
+    def frame(self) -> pd.DataFrame:
+        """The board, one row per method (see `petlbench leaderboard`)."""
+        from petlbench.formats.csv import to_frame
+
+        return to_frame([self.board])
 
     def of(self, row: Row) -> list[Record]:
         """The records that the cells of a row are means of, each run once, in the order of keys."""

@@ -19,6 +19,7 @@ from petlbench.compare import Ranks, Two
 from petlbench.errors import UsageError
 from petlbench.results import Results
 from petlbench.statistics import many as rank_tests
+from petlbench.statistics.judge import judge
 from petlbench.statistics.paired import Difference
 from petlbench.store import Record
 
@@ -373,6 +374,13 @@ def test_several_methods_are_ranked_and_grouped(kept: tuple[list[Record], Result
         low < mean < high for mean, (low, high) in zip(made.means, made.intervals, strict=True)
     )
     assert "3 tasks can never give Wilcoxon's test a p-value below 0.25" in made.notes[0]
+
+
+def test_rank_groups_are_those_of_the_board() -> None:
+    """Of few seeds and many pairs, which is where all pairs at once are harder to tell apart."""
+    results = synthetic.results(synthetic.records(8, 3, 2))
+    of_board = [row.letters for row in judge(results).board.rows]
+    assert compare.many(results).letters == tuple(of_board)
 
 
 def test_a_sentence_of_many(kept: tuple[list[Record], Results]) -> None:
