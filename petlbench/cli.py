@@ -19,6 +19,7 @@ examples:
   petlbench run --methods ./mine.py,lora           your own method against one of ours
   petlbench run --suite vtab-1k --tasks cifar --data-root DIR --methods convpass,lora,linear
   petlbench leaderboard --format markdown
+  petlbench compare convpass lora                  is one better, and can the data tell?
   petlbench plot params-vs-accuracy -o figure.pdf
 """
 
