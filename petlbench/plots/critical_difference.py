@@ -44,14 +44,14 @@ def draw(results: Results) -> Figure:
     told = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
     told = told.replace(" ", "\u00a0")  # in one line
     facts = [
-        "Joined by a thick line: not told apart by Nemenyi's test at 5%",
+        f"Joined by a thick line: not told apart by Nemenyi's test at {_ALPHA:.0%}",
         f"Friedman's test of any difference: {told}",
         base.seeds(rows),
     ]
     page = Page.of(board, f"average ranks over {len(board.tasks)} tasks", facts)
 
     names = [
-        textwrap.fill(f"{rows[i].method}", round(3.2 * page.width)) + f"\u2002{rank:.1f}"
+        textwrap.fill(rows[i].method, round(3.2 * page.width)) + f"\u2002{rank:.1f}"
         for i, rank in zip(order, ranks, strict=True)
     ]
     half = -(-len(names) // 2)
