@@ -17,6 +17,7 @@ from conftest import CLI
 from petlbench import published
 from petlbench.errors import UsageError
 from petlbench.reproduce import Reproduction, reproduce, to_frame
+from petlbench.spec import identify
 from petlbench.task import load_suite
 
 TASKS = {task.name: task.group for task in load_suite("vtab-1k").tasks}
@@ -38,6 +39,7 @@ def records(
         spec["protocol"] |= {"epochs": 100, "selection": "final-epoch", **IMAGENET, **rules}
         spec["lineage"] = "noah-jpeg"
         record["parameters"]["trainable"] = 327_552
+        record["key"], record["fingerprint"] = identify(spec)
     return made
 
 
