@@ -98,7 +98,7 @@ def judged() -> list[Leaderboard]:
         scores = {t: sure(score, best) for t, score in row.tasks.items()}
         mean = sure(row.mean_of_groups, best)
         changed = replace(row, tasks=scores, mean_of_groups=mean, ranking=mean, letters=letters)
-        rows.append(replace(changed, as_good_as_best=best))
+        rows.append(replace(changed, as_good_as_best=best, over_tasks=(0.1, 0.9)))
     return [replace(board, rows=tuple(rows), judged="Intervals: 95%, by a bootstrap.")]
 
 
@@ -109,6 +109,7 @@ def test_csv_has_intervals_and_groups() -> None:
     assert frame["mean_of_groups_low"].tolist() == pytest.approx([0.785, 0.775, 0.585])
     assert frame["task:digits_high"].tolist() == pytest.approx([0.825, 0.815, 0.625])
     assert frame["mean_of_tasks_low"].isna().all()
+    assert frame["over_tasks_low"].eq(0.1).all() and frame["over_tasks_high"].eq(0.9).all()
     assert "by a bootstrap" in frame["definitions"].iloc[0]
 
 

@@ -33,7 +33,8 @@ _TEXTS = (*_BOARD, "method", "rank_group", "missing", "ranked_by", "metric", "de
 def write(found: Sequence[Results]) -> str:
     """One line per method, scores in [0, 1]; several boards share the header.
 
-    A score has four columns: its mean, `_std` (over seeds), `_low` and `_high` (95% interval).
+    A score has four columns: its mean, `_std` (over seeds), `_low` and `_high` (95% interval);
+    `over_tasks` is the interval of what ranks on tasks like these.
     Loads with `pandas.read_csv(path, dtype={"fingerprint": str, "checkpoint": str})`; without the
     dtypes, the rare hash that happens to look like a number would be read as one.
     """
@@ -61,7 +62,7 @@ def _csv(boards: Sequence[Leaderboard]) -> str:
     header = [*_BOARD, "rank", "method", "complete", "seeds", *_columns(scores)]
     header += [*_PARAMETERS[:2], "train_seconds", "peak_bytes", "stored_bytes", "missing"]
     header += [*_PARAMETERS[2:], "ranked_by", "metric", *_columns(further)]
-    header += ["rank_group", "as_good_as_best", "shared_bytes"]
+    header += ["rank_group", "as_good_as_best", "over_tasks_low", "over_tasks_high", "shared_bytes"]
     header += dict.fromkeys(name for board in boards for name in _asked(board))
     header += ["definitions"]
     text = io.StringIO()
@@ -93,6 +94,8 @@ def _line(board: Leaderboard, row: Row) -> dict[str, Any]:
         "metric": board.metric,
         "rank_group": row.letters,
         "as_good_as_best": row.as_good_as_best,
+        "over_tasks_low": _rounded(row.over_tasks and row.over_tasks[0], 6),
+        "over_tasks_high": _rounded(row.over_tasks and row.over_tasks[1], 6),
         **{name: value(row) for name, value in _asked(board).items()},
         "definitions": _definitions(board),
     }
