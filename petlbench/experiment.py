@@ -225,12 +225,14 @@ def measure(
     if machine.peek:
         curve = [*looks, {"epoch": rules["epochs"], metric: outcome.metrics[metric]}]
         measured["peek"] = {"metric": metric, "curve": curve, "best": max(c[metric] for c in curve)}
+    arrays = dict(outcome.arrays)
     if task.targets and not spec.sealed_splits:
-        measured["targets"] = _targets(model, vault, rules, metric)
+        measured["targets"], further = _targets(model, vault, rules, metric)
+        arrays |= further
     artifacts = {}
     if machine.keep in ("all", "predictions"):
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, **outcome.arrays)
+        np.savez_compressed(buffer, **arrays)
         artifacts[".predictions.npz"] = buffer.getvalue()
     if machine.keep == "all":
         kept = backbone.stored_tensors(model)
@@ -243,9 +245,12 @@ def measure(
 
 def _targets(
     model: backbone.Backbone, vault: Vault, rules: dict[str, Any], metric: str
-) -> dict[str, Any]:
-    """The outcome on each further test split; a split is read once, whatever is asked about it."""
-    problem, found = problems.load(vault.spec.problem), {}
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The outcome on each further test split; a split is read once, whatever is asked about it.
+
+    And the arrays of each, named <target>/<array>.
+    """
+    problem, found, arrays = problems.load(vault.spec.problem), {}, {}
     for split in dict.fromkeys(target.split for target in vault.task.targets):
         test = vault.test(split)
         vault.on_progress(f"testing on {len(test)} images of {split}")
@@ -255,7 +260,8 @@ def _targets(
                 outcome = problem.score(outputs, test, vault.spec.ordinal, target.among_present)
                 values = outcome.as_dict(metric)
                 found[target.name] = {"group": target.group, "data": test.images.sha256, **values}
-    return {t.name: found[t.name] for t in vault.task.targets}
+                arrays |= {f"{target.name}/{name}": each for name, each in outcome.arrays.items()}
+    return {t.name: found[t.name] for t in vault.task.targets}, arrays
 
 
 def prepare(

@@ -50,23 +50,25 @@ class Results:
 
         Of classification `predictions` and `labels`, both (N,); of retrieval the ranks of every
         query. A file that cannot be read, or is not of this test set, is a UsageError: it is not
-        the same as none.
+        the same as none. Of several test sets the names begin with the task's, and a slash.
         """
         import numpy as np
 
-        if self.records[key]["spec"]["task"] != task:  # one of several sets: not kept
-            return None
+        at = "" if self.records[key]["spec"]["task"] == task else f"{task}/"
         file = self.store.artifacts / f"{key}.predictions.npz"
         try:
             with np.load(file, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in arrays.files}
+                names = [name for name in arrays.files if name.rpartition("/")[0] == at[:-1]]
+                found = {name.removeprefix(at): arrays[name] for name in names}
         except FileNotFoundError:
             return None
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(
                 f"{file} cannot be read ({error}). Move it away to go on without it."
             ) from error
-        test = self.records[key]["test"]
+        if at and not found:  # versions before this one kept those of the first set alone
+            return None
+        test = self.cell(key, task)["test"]
         needed = _OF_CLASSES if "correct" in test else _OF_QUERIES
         sizes = {name: len(found[name]) for name in needed if name in found}
         if len(sizes) < len(needed) or any(

@@ -214,7 +214,7 @@ def _outcome(
             hard = _rng(name, task, count).normal(0, 1, count)
             lost = 3 * (hard + run.normal(0, 0.4, count) - skill)
             found[name] = np.minimum(np.exp(lost), count - 1).astype(np.int32)
-        return found
+        return found | {"image_of_text": np.arange(2 * images, dtype=np.int32) // 2}
     rng = _rng("images", task, images)
     labels, hard = rng.integers(0, 10, images), rng.normal(0, 1, images)
     wrong = hard + run.normal(0, 0.4, images) > skill

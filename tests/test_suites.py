@@ -13,7 +13,7 @@ from PIL import Image
 from problems.test_retrieval import CONFIGURATION
 
 import petlbench
-from petlbench import task
+from petlbench import results, task
 from petlbench.leaderboard import Leaderboard
 from petlbench.prepare import originals
 from petlbench.prepare.examples import Example
@@ -128,10 +128,15 @@ def test_domain_generalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         *("imagenetv2", "imagenet-sketch", "imagenet-a", "imagenet-r"),
     )
     assert board.groups["A and R, 1000-way"] == ("imagenet-a-1000way", "imagenet-r-1000way")
-    for record in Store("results/domain-generalisation").load()[0]:
+    (found,), _ = results.load("results")
+    for record in found.records.values():
         values = {name: found["metrics"]["accuracy"] for name, found in record["targets"].items()}
         assert values["imagenet-a"] >= values["imagenet-a-1000way"]  # fewer to confuse it with
         assert record["targets"]["imagenet-a"]["total"] == 6
+        for name, score in values.items():  # each test's predictions are kept
+            arrays = found.predictions(record["key"], name)
+            assert arrays is not None
+            assert np.mean(arrays["predictions"] == arrays["labels"]) == pytest.approx(score)
     # by hand: the mean of the four targets ranks
     row = board.rows[0]
     four = [row.tasks[name].mean for name in board.groups["Targets"]]  # type: ignore[union-attr]

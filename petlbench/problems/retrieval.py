@@ -127,6 +127,7 @@ def score(
         arrays={
             "text_rank_of_image": of_images.numpy().astype(np.int32),
             "image_rank_of_text": of_texts.numpy().astype(np.int32),
+            "image_of_text": owners.numpy().astype(np.int32),
         },
     )
 

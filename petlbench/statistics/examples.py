@@ -23,7 +23,7 @@ def contributions(arrays: Mapping[str, NDArray[Any]], metric: str) -> Array | No
     """Of one test, from what is kept of it (`Outcome.arrays`); None where that does not suffice."""
     if "labels" in arrays:
         return _of_classes(arrays["labels"], arrays["predictions"], metric)
-    return _of_queries(arrays["text_rank_of_image"], arrays["image_rank_of_text"], metric)
+    return _of_queries(arrays, metric)
 
 
 def _of_classes(labels: NDArray[Any], predictions: NDArray[Any], metric: str) -> Array | None:
@@ -51,18 +51,29 @@ def _of_classes(labels: NDArray[Any], predictions: NDArray[Any], metric: str) ->
     return of_counts(counts.reshape(classes, classes)) + len(labels) * slope[cell_of]
 
 
-def _of_queries(i2t: NDArray[Any], t2i: NDArray[Any], metric: str) -> Array | None:
-    """Queries are taken one by one, though captions of one image are not independent."""
-    at = (1, 5, 10)
-    ways = {"i2t": i2t, "t2i": t2i}
+def _of_queries(arrays: Mapping[str, NDArray[Any]], metric: str) -> Array | None:
+    """(images,): an image is an example, together with its captions, which depend on each other.
+
+    None without the image of each caption, which records of earlier versions do not keep.
+    """
+    if "image_of_text" not in arrays:
+        return None
+    images = len(arrays["text_rank_of_image"])
+    ways = {  # ranks, and the image of each query
+        "i2t": (arrays["text_rank_of_image"], np.arange(images)),
+        "t2i": (arrays["image_rank_of_text"], arrays["image_of_text"]),
+    }
+    way, _, k = metric.partition("_r")
     if metric == "mean_recall":
-        hits = {way: np.mean([ranks < k for k in at], axis=0) for way, ranks in ways.items()}
+        chosen, at = list(ways), [1, 5, 10]
+    elif way in ways and k.isdecimal():
+        chosen, at = [way], [int(k)]
     else:
-        way, _, k = metric.partition("_r")
-        if way not in ways or not k.isdecimal():
-            return None
-        hits = {way: (ways[way] < int(k)).astype(float)}
-    value = float(np.mean([hit.mean() for hit in hits.values()]))
-    count = sum(map(len, hits.values()))
-    share = {way: count / len(hit) / len(hits) for way, hit in hits.items()}
-    return np.concatenate([value + share[way] * (hit - hit.mean()) for way, hit in hits.items()])
+        return None
+    value, moved = 0.0, np.zeros(images)
+    for ranks, image in (ways[way] for way in chosen):
+        hits = np.mean([ranks < k for k in at], axis=0)
+        value += hits.mean() / len(chosen)
+        of_image = np.bincount(image, hits - hits.mean(), minlength=images)
+        moved += of_image * images / len(hits) / len(chosen)
+    return np.asarray(value + moved)

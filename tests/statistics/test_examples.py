@@ -100,24 +100,37 @@ def test_the_variance_is_that_of_resampling(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", recall.METRICS)
 def test_recalls(metric: str) -> None:
+    """Against drawing images, each with its captions, again and again."""
     rng = np.random.default_rng(2)
-    i2t, t2i = rng.geometric(0.15, 150) - 1, rng.geometric(0.1, 400) - 1
-    added = contributions({"text_rank_of_image": i2t, "image_rank_of_text": t2i}, metric)
-    assert added is not None
+    images = 400
+    owners = np.repeat(np.arange(images), rng.integers(1, 6, images))
+    hard = rng.normal(size=images)  # captions of one image are found or missed together
+    i2t = np.exp(1 + 2 * hard + rng.normal(size=images)).astype(int)
+    t2i = np.exp(2 + 2 * hard[owners] + rng.normal(size=len(owners))).astype(int)
+    ranks = {"text_rank_of_image": i2t, "image_rank_of_text": t2i, "image_of_text": owners}
+    added = contributions(ranks, metric)
+    assert added is not None and added.shape == (images,)
     expected = recall.of_ranks(torch.from_numpy(i2t), torch.from_numpy(t2i))[metric]
     assert added.mean() == pytest.approx(expected, abs=1e-12)
-    # the variance of the mean of two independent samples, or of the one
-    ways = {"i2t": i2t, "t2i": t2i}
-    if metric == "mean_recall":
-        hits = {w: np.mean([ranks < k for k in (1, 5, 10)], axis=0) for w, ranks in ways.items()}
-    else:
-        way, k = metric.split("_r")
-        hits = {way: ways[way] < int(k)}
-    variance = sum(hit.var() / len(hit) for hit in hits.values()) / len(hits) ** 2
-    assert added.var() / len(added) == pytest.approx(variance, rel=1e-9)
+
+    def recalls(times: NDArray[np.int64]) -> dict[str, float]:
+        weights = {"i2t": (i2t, times), "t2i": (t2i, times[owners])}
+        found = {
+            f"{way}_r{k}": float(np.average(rank < k, weights=weight))
+            for way, (rank, weight) in weights.items()
+            for k in recall.AT
+        }
+        return found | {"mean_recall": float(np.mean(list(found.values())))}
+
+    drawn = rng.multinomial(images, np.full(images, 1 / images), 3000)
+    values = np.array([recalls(times)[metric] for times in drawn])
+    assert np.sqrt(added.var() / images) == pytest.approx(values.std(), rel=0.05)
 
 
 def test_what_does_not_suffice() -> None:
     assert contributions(classified(20), "auroc") is None
     ranks = {"text_rank_of_image": np.arange(3), "image_rank_of_text": np.arange(3)}
+    assert contributions(ranks, "i2t_r1") is None  # of an earlier version
+    ranks |= {"image_of_text": np.arange(3)}
+    assert contributions(ranks, "i2t_r1") is not None
     assert contributions(ranks, "accuracy") is None
