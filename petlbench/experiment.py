@@ -250,7 +250,9 @@ def _targets(
 
     And the arrays of each, named <target>/<array>.
     """
-    problem, found, arrays = problems.load(vault.spec.problem), {}, {}
+    problem = problems.load(vault.spec.problem)
+    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for split in dict.fromkeys(target.split for target in vault.task.targets):
         test = vault.test(split)
         vault.on_progress(f"testing on {len(test)} images of {split}")

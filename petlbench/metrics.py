@@ -17,6 +17,8 @@ Labels = NDArray[np.integer[Any]]
 Scores = NDArray[np.floating[Any]]
 Counts = NDArray[np.int64]
 
+LEAST = {"quadratic_kappa": -1.0}  # 0 of any other metric
+
 
 def classification(
     labels: Labels, scores: Scores, classes: int, ordinal: bool = False

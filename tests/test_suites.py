@@ -17,6 +17,7 @@ from petlbench import results, task
 from petlbench.leaderboard import Leaderboard
 from petlbench.prepare import originals
 from petlbench.prepare.examples import Example
+from petlbench.statistics import panel as panels
 from petlbench.store import Store
 from petlbench.suites import domain_generalisation
 
@@ -133,6 +134,10 @@ def test_domain_generalisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         values = {name: found["metrics"]["accuracy"] for name, found in record["targets"].items()}
         assert values["imagenet-a"] >= values["imagenet-a-1000way"]  # fewer to confuse it with
         assert record["targets"]["imagenet-a"]["total"] == 6
+        panel = panels.of(found)
+        assert set(panel.runs) == {0}
+        a, wide = (panel.tasks.index(f"imagenet-a{which}") for which in ("", "-1000way"))
+        assert panel.tests[a] == panel.tests[wide] != panel.tests[0]
         for name, score in values.items():  # each test's predictions are kept
             arrays = found.predictions(record["key"], name)
             assert arrays is not None

@@ -9,6 +9,9 @@ methods are paired:
   numbers instead (multiplier bootstrap; van der Vaart and Wellner 1996, sec. 2.9), of the variance
   that makes the one of the mean unbiased, s^2 / n.
 
+Tasks that share runs (several test sets of one run) share the draws of seeds, tasks that share a
+test set (the shots of a data set) those of its examples, and count as one where tasks are drawn.
+
 The levels are added up, which takes some noise of seeds into the levels above a second time:
 intervals are rather too wide than too narrow. A variance that comes from few seeds or tasks is
 itself uncertain, so the deviations of these levels are widened by Student's t over the normal
@@ -58,15 +61,19 @@ class Bootstrap:
         return np.asarray(self.panel.mean(column) + moved, dtype=float)
 
     def interval(self, column: str, over_tasks: bool = False) -> Array:
-        """(2, methods): low and high of the 95% interval."""
+        """(2, methods): low and high of the 95% interval, within what a score can be."""
         tail = (1 - LEVEL) / 2
-        return np.quantile(self.draws(column, over_tasks), [tail, 1 - tail], axis=0)
+        bounds = np.quantile(self.draws(column, over_tasks), [tail, 1 - tail], axis=0)
+        return np.clip(bounds, self.panel.least, 1)
 
     def freedom(self, column: str) -> Array:
         """(methods,): degrees of freedom of the noise of seeds in a column."""
         weights = self.panel.columns[column].weights(len(self.panel.tasks))
-        variances = weights**2 * (self._errors**2).sum(axis=2)
-        return satterthwaite(variances, (~np.isnan(self.panel.scores)).sum(axis=2) - 1)
+        apart = sorted(set(self.panel.runs))
+        of_runs = np.equal.outer(apart, self.panel.runs) * weights  # (runs, tasks)
+        variances = (np.einsum("rt,mts->mrs", of_runs, self._errors) ** 2).sum(axis=2)
+        seeds = (~np.isnan(self.panel.scores)).sum(axis=2)
+        return satterthwaite(variances, seeds[:, apart] - 1)
 
     def can_draw_tasks(self, column: str) -> bool:
         """Whether some part of that mean has two tasks."""
@@ -95,7 +102,7 @@ class Bootstrap:
         methods, tasks, seeds = self.panel.scores.shape
         found = np.empty((tasks, self.count, methods), dtype=np.float32)
         for t in range(tasks):
-            drawn = self._rng(1, t).standard_normal((self.count, seeds))
+            drawn = self._rng(1, self.panel.runs[t]).standard_normal((self.count, seeds))
             found[t] = drawn @ self._errors[:, t].T
         return found
 
@@ -108,39 +115,57 @@ class Bootstrap:
         methods, tasks, _ = self.panel.scores.shape
         found = np.empty((tasks, self.count, methods), dtype=np.float32)
         known = np.empty((methods, tasks), dtype=bool)
-        for t, task in enumerate(self.panel.tasks):
-            added = self.panel.examples(task)
-            rng = self._rng(2, t)
-            known[:, t] = kept = ~np.isnan(added).any(axis=1) & (added.shape[1] > 0)
-            if kept.any():
-                found[t][:, kept] = _resample(added[kept], self.count, rng)
-            # A mean of numbers in [0, 1] varies at most as a binomial one; nothing tells how two
-            # methods go together, so they are taken for independent.
-            mean = self.panel.means[~kept, t]
-            sd = np.sqrt(np.clip(mean * (1 - mean), 0, None) / self.panel.totals[t])
-            found[t][:, ~kept] = rng.standard_normal((self.count, len(mean))) * sd
+        for test in sorted(set(self.panel.tests)):
+            rng = self._rng(2, test)
+            same = [t for t in range(tasks) if self.panel.tests[t] == test]
+            added = [self.panel.examples(self.panel.tasks[t]) for t in same]
+            kept = [~np.isnan(each).any(axis=1) & (each.shape[1] > 0) for each in added]
+            known[:, same] = np.stack(kept, axis=1)
+            rows = [each[these] for each, these in zip(added, kept, strict=True) if these.any()]
+            none = np.empty((self.count, 0))
+            moved = _resample(np.concatenate(rows), self.count, rng) if rows else none
+            for t, these in zip(same, kept, strict=True):
+                found[t][:, these], moved = np.split(moved, [these.sum()], axis=1)
+                # A mean of numbers in [0, 1] varies at most as a binomial one; nothing tells how
+                # two methods go together, so they are taken for independent.
+                mean = self.panel.means[~these, t]
+                sd = np.sqrt(np.clip(mean * (1 - mean), 0, None) / self.panel.totals[t])
+                found[t][:, ~these] = rng.standard_normal((self.count, len(mean))) * sd
         return found, known
 
     def _tasks(self, column: Column) -> Array:
         """(count, methods): deviations of a column when tasks are drawn within its parts."""
         moved = np.zeros((self.count, len(self.panel.methods)))
-        for i, part in enumerate(column.parts):
-            size = len(part)
-            if size > 1:
-                values = self.panel.means[:, part]
-                centred = values - values.mean(axis=1, keepdims=True)
-                drawn = self._rng(3, i).standard_normal((self.count, size))
-                moved += drawn @ centred.T / np.sqrt(size * (size - 1)) / len(column.parts)
+        for sets, errors in self._errors_of_tasks(column).items():
+            drawn = [self._rng(3, test).standard_normal(self.count) for test in sets]
+            moved += np.stack(drawn, axis=1) @ errors.T
         return moved
 
     def _freedom_of_tasks(self, column: Column) -> Array:
         """(methods,): that of `_tasks`."""
-        parts = [part for part in column.parts if len(part) > 1]
-        if not parts:
+        errors = self._errors_of_tasks(column)
+        if not errors:
             return np.zeros(len(self.panel.methods))
-        sizes = np.array([len(part) for part in parts])
-        variances = [self.panel.means[:, part].var(axis=1, ddof=1) for part in parts]
-        return satterthwaite(np.stack(variances, axis=1) / sizes, sizes - 1)
+        variances = [(each**2).sum(axis=1) for each in errors.values()]
+        return satterthwaite(
+            np.stack(variances, axis=1), np.array([len(sets) - 1 for sets in errors])
+        )
+
+    def _errors_of_tasks(self, column: Column) -> dict[tuple[int, ...], Array]:
+        """Test sets -> (methods, test sets): deviations of tasks, of all parts that have these.
+
+        Their squares add up to the variance of the column.
+        """
+        found: dict[tuple[int, ...], Array] = {}
+        for part in column.parts:
+            size = len(part)
+            if size > 1:
+                values = self.panel.means[:, part]
+                centred = values - values.mean(axis=1, keepdims=True)
+                errors = centred / np.sqrt(size * (size - 1)) / len(column.parts)
+                sets = tuple(self.panel.tests[task] for task in part)
+                found[sets] = found.get(sets, 0) + errors
+        return found
 
 
 def satterthwaite(variances: Array, freedom: NDArray[Any]) -> Array:

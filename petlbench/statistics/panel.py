@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Row, metric_of, value
+from petlbench.metrics import LEAST
 from petlbench.results import Results
 from petlbench.statistics.examples import contributions
 
@@ -42,7 +43,10 @@ class Panel:
     ranking: str  # the name of a column: what ranks
     scores: Array  # (methods, tasks, seeds), fractions; NaN where not run
     totals: Array  # (tasks,) test examples
+    runs: tuple[int, ...]  # of each task: the first task that was measured by the same runs,
+    tests: tuple[int, ...]  # on the same test set
     load: Callable[[str], Array]  # see `examples`
+    least: float = 0.0  # that a score can be; 1 is the most
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -98,20 +102,35 @@ def of(
     order = [task for _, members in kept for task in members]
     scores = np.full((len(rows), len(order), len(board.seeds)), np.nan)
     totals = np.zeros(len(order))
+    tests = [""] * len(order)
+    least = 0.0
     for m, row in enumerate(rows):
         for t, task in enumerate(order):
             for key in row.runs[task]:
                 record = results.cell(key, task)
                 s = board.seeds.index(record["spec"]["seed"])
                 scores[m, t, s] = value(record, board.metric)
-                totals[t] = record["test"]["total"]
+                least = min(least, LEAST.get(metric_of(record, board.metric), 0.0))
+                totals[t], tests[t] = record["test"]["total"], record["data"]["test"]
 
     def load(task: str) -> Array:
         found = [_examples(results, row, task) for row in rows]
         count = max((len(each) for each in found if each is not None), default=0)
         return np.stack([np.full(count, np.nan) if each is None else each for each in found])
 
-    return Panel(tuple(names), kept, board.seeds, board.ranking, scores, totals, load)
+    runs = [tuple(row.runs[task] for row in rows) for task in order]
+    return Panel(
+        methods=tuple(names),
+        groups=kept,
+        seeds=board.seeds,
+        ranking=board.ranking,
+        scores=scores,
+        totals=totals,
+        runs=tuple(runs.index(each) for each in runs),
+        tests=tuple(tests.index(each) for each in tests),
+        load=load,
+        least=least,
+    )
 
 
 def _examples(results: Results, row: Row, task: str) -> Array | None:

@@ -75,29 +75,35 @@ class Noise:
 def noise(panel: Panel, load: Load) -> Noise:
     """That of what ranks a panel."""
     methods, tasks, _ = panel.scores.shape
-    squares = panel.columns[panel.ranking].weights(tasks) ** 2
+    weights = panel.columns[panel.ranking].weights(tasks)
+    used = np.flatnonzero(weights)
     seeds, both, examples = np.zeros((3, methods, methods))
-    for t in np.flatnonzero(squares):
-        scores, means = panel.scores[:, t], panel.means[:, t]
-        there = (~np.isnan(scores)).astype(float)
-        seeds += squares[t] * covariance(scores[:, :, None])
-        added = load(panel.tasks[t])
-        known = ~np.isnan(added).all(axis=(1, 2))
-        binomial = (means * (1 - means)).clip(0) / panel.totals[t]  # as `bootstrap` takes it
-        found = np.diag(np.where(known, 0.0, binomial))
+    for runs in sorted({panel.runs[t] for t in used}):
+        same = [t for t in used if panel.runs[t] == runs]
+        seeds += covariance(panel.scores[:, same].transpose(0, 2, 1) @ weights[same, None])
+    for test in sorted({panel.tests[t] for t in used}):
+        same = [t for t in used if panel.tests[t] == test]
+        added = [weights[t] * load(panel.tasks[t]) for t in same]
+        known = np.all([~np.isnan(each).all(axis=(1, 2)) for each in added], axis=0)
+        means = panel.means[:, same]
+        binomial = (means * (1 - means)).clip(0) @ (weights[same] ** 2 / panel.totals[same])
+        found = np.diag(np.where(known, 0.0, binomial))  # as `bootstrap` takes it
         if known.any():
-            block, count = np.ix_(known, known), added.shape[2]
-            moved = covariance(added[known]) / count
-            both[block] += squares[t] * moved
-            counts = there.sum(axis=1)
-            shared = (there @ there.T / np.outer(counts, counts))[block]
-            over_examples = np.cov(np.nanmean(added[known], axis=1), ddof=0) / count
-            found[block] = over_examples - np.nan_to_num(moved) * shared
-        examples += squares[t] * found
+            block, count = np.ix_(known, known), added[0].shape[2]
+            mean = np.sum([np.nanmean(each[known], axis=1) for each in added], axis=0)
+            found[block] = np.cov(mean, ddof=0) / count
+            for t, each in zip(same, added, strict=True):
+                moved = covariance(each[known]) / count
+                both[block] += moved
+                there = (~np.isnan(panel.scores[:, t])).astype(float)
+                counts = there.sum(axis=1)
+                shared = (there @ there.T / np.outer(counts, counts))[block]
+                found[block] -= np.nan_to_num(moved) * shared
+        examples += found
     own = (~np.isnan(panel.scores)).any(axis=1).sum(axis=1) - 1
     equal = Bootstrap(panel).freedom(panel.ranking) / own.clip(1)
     pairs = ties.pairs(methods)
-    return Noise(seeds, both, examples, np.where(equal > 0, equal, (squares > 0).sum()), pairs)
+    return Noise(seeds, both, examples, np.where(equal > 0, equal, len(used)), pairs)
 
 
 def covariance(added: Array) -> Array:

@@ -33,5 +33,7 @@ def panel(
         ranking="mean of groups",
         scores=scores,
         totals=np.array([of_task[name].shape[1] for name in names], dtype=float),
+        runs=tuple(range(tasks)),
+        tests=tuple(range(tasks)),
         load=lambda task: of_task[task],
     )

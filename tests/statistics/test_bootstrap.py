@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,46 @@ def test_tasks_are_drawn_within_their_groups(groups: list[int]) -> None:
     assert boot.can_draw_tasks(MEAN) and boot.can_draw_tasks("group 0")
     assert not boot.can_draw_tasks("task 0")
     assert np.ptp(boot.draws("task 0", over_tasks=True), axis=0).max() < 1e-9
+
+
+def test_tasks_of_the_same_runs_share_their_seeds() -> None:
+    """The luck of a run is that of all its test sets: their mean varies as one of them does."""
+    found = scores(tasks=2, seeds=3)
+    apart = panel(found)
+    boot = Bootstrap(replace(apart, runs=(0, 0)), COUNT)
+    wide = t_over_z(2)  # one run a seed, however many test sets
+    assert boot.freedom(MEAN) == pytest.approx([2, 2, 2])
+    assert_covariance(boot.draws(MEAN), np.cov(found.mean(axis=1)) / 3 * wide**2)
+    assert (Bootstrap(apart).freedom(MEAN) > 2).all()
+
+
+@pytest.mark.parametrize("limit", [10, bootstrap.EXACT], ids=["normal", "drawn"])
+def test_tasks_on_the_same_test_set_share_its_examples(
+    monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(bootstrap, "EXACT", limit)
+    added = examples(3, 2, 150)
+    added[1] = np.where(np.arange(150) % 3 > 0, added[0], added[1])  # mostly the same errors
+    flat = np.stack([each.mean(axis=1) for each in added], axis=1)[:, :, None]
+    boot = Bootstrap(replace(panel(flat, added), tests=(0, 0)), COUNT)
+    expected = np.cov((added[0] + added[1]) / 2, ddof=0) / 150
+    assert_covariance(boot.draws(MEAN), expected)
+
+
+def test_a_data_set_with_several_shots_is_drawn_as_one() -> None:
+    found = np.repeat(scores(tasks=3, seeds=1), 2, axis=1)  # each task at two shots, in two groups
+    found = np.repeat(found[:, [0, 2, 4, 1, 3, 5]], 2, axis=2)  # seeds that do not vary
+    boot = Bootstrap(replace(panel(found, groups=[3, 3]), tests=(0, 1, 2, 0, 1, 2)), COUNT)
+    expected = np.cov(found[:, :3, 0]) / 3 * t_over_z(2) ** 2  # of three tasks, not of six
+    assert_covariance(boot.draws(MEAN, over_tasks=True), expected)
+
+
+def test_intervals_stay_within_what_a_score_can_be() -> None:
+    found = panel(np.array([[[0.02, 0.06]], [[0.93, 0.99]]]))
+    low, high = Bootstrap(found).interval(MEAN)
+    assert (low[0], high[1]) == (0, 1)
+    low, _ = Bootstrap(replace(found, least=-1.0)).interval(MEAN)
+    assert -1 <= low[0] < 0
 
 
 def test_levels_are_added_up() -> None:
