@@ -21,12 +21,12 @@ from petlbench import leaderboard, verdict
 from petlbench.errors import UsageError, unknown
 from petlbench.leaderboard import Leaderboard, Row
 from petlbench.results import Results
+from petlbench.statistics import LEVEL, paired, ties
 from petlbench.statistics import agreement as agreements
 from petlbench.statistics import many as rank_tests
-from petlbench.statistics import paired, ties
 from petlbench.statistics import panel as panels
 from petlbench.statistics.agreement import Agreement
-from petlbench.statistics.bootstrap import LEVEL, Bootstrap
+from petlbench.statistics.bootstrap import Bootstrap, percentiles
 from petlbench.statistics.many import Friedman
 from petlbench.statistics.paired import Difference, Improvement, McNemar, Wilcoxon
 from petlbench.statistics.panel import Panel
@@ -285,8 +285,7 @@ def _column(panel: Panel, ranking: str) -> str:
 def _resampled(boot: Bootstrap, column: str, over_tasks: bool) -> Difference:
     """Of the first two methods."""
     values, draws = boot.panel.mean(column), boot.draws(column, over_tasks)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws[:, 0] - draws[:, 1], [tail, 1 - tail])
+    low, high = percentiles(draws[:, 0] - draws[:, 1])
     return Difference(float(values[0] - values[1]), float(low), float(high))
 
 
@@ -363,7 +362,7 @@ def _weak(test: Wilcoxon | None) -> list[str]:
 
 
 def _few_tasks(methods: int, tasks: int) -> list[str]:
-    pairs = methods * (methods - 1) // 2
+    pairs = ties.pairs(methods)
     smallest = min(1.0, pairs * 2.0 ** (1 - tasks))
     if smallest <= 1 - LEVEL:
         return []

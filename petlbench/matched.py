@@ -119,7 +119,7 @@ def match(
 
     from petlbench.statistics import panel as panels
     from petlbench.statistics import ties
-    from petlbench.statistics.bootstrap import LEVEL, Bootstrap
+    from petlbench.statistics.bootstrap import Bootstrap, percentiles
 
     curves = _chosen(_curves(results), methods)
     at, refused = _at(curves, cost, budget)
@@ -139,7 +139,7 @@ def match(
     costs = {row.method: getattr(row, cost.field) for rows in curves.values() for row in rows}
     apart = ties.apart(values, for_pairs)[np.ix_(order, order)] if len(at) > 1 else None
     letters = [""] if apart is None else ties.letters(apart)
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = panel.clip(percentiles(draws))
     points = tuple(
         Point(
             method=names[m],

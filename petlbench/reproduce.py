@@ -24,7 +24,7 @@ from petlbench.published import MEANS, groups, rows, select
 from petlbench.published.rows import Row
 from petlbench.results import Results
 from petlbench.statistics import panel as panels
-from petlbench.statistics.bootstrap import LEVEL, Bootstrap
+from petlbench.statistics.bootstrap import Bootstrap, percentiles
 from petlbench.statistics.panel import Array, Panel
 from petlbench.task import load_suite
 from petlbench.weights import NORMALISATIONS, RANDOM
@@ -120,14 +120,17 @@ def _reproduction(results: Results, row: leaderboard.Row, published: Sequence[Ro
     lines = []
     for name in (*(task for tasks in suite.values() for task in tasks), *suite, *MEANS):
         draws = 100 * boot.draws(name)[:, 0] if _measured(panel, name, suite) else None
-        measured = None if draws is None else _number(float(100 * panel.mean(name)[0]), draws)
+        measured = None
+        if draws is not None:
+            interval = 100 * boot.interval(name)[:, 0]
+            measured = _number(float(100 * panel.mean(name)[0]), interval)
         cells = []
         for each, numbers in zip(published, printed, strict=True):
             value = numbers.get(name)
             difference = None
             if value is not None and measured is not None and draws is not None:
                 noise = _noise(panel, name, numbers, sizes, len(draws))
-                difference = _number(measured.value - value, draws - value - noise)
+                difference = _number(measured.value - value, percentiles(draws - value - noise))
             as_printed = (name, board.metric) in each.printed
             cells.append(None if value is None else Cell(value, as_printed, difference))
         if measured or any(cells):
@@ -161,10 +164,9 @@ def _measured(panel: Panel, name: str, suite: Mapping[str, Sequence[str]]) -> bo
     return set(tasks) <= set(panel.tasks)
 
 
-def _number(value: float, draws: Array) -> Number:
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return Number(value, float(low), float(high))
+def _number(value: float, interval: Array) -> Number:
+    low, high = interval.tolist()
+    return Number(value, low, high)
 
 
 def _noise(

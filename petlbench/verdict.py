@@ -7,9 +7,11 @@ these the data cannot tell (-1.0 to 17.4; Wilcoxon signed-rank p = 0.0625, n = 5
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from petlbench.leaderboard import OWN
+from petlbench.statistics.ties import split
 
 if TYPE_CHECKING:
     from petlbench.compare import Many, Two
@@ -56,7 +58,7 @@ def of_many(found: Many) -> str:
     tied = [
         method
         for method, letters in zip(found.methods[1:], found.letters[1:], strict=True)
-        if set(letters) & set(found.letters[0])
+        if split(letters) & split(found.letters[0])
     ]
     low, high = found.intervals[0]
     claim = (
@@ -83,7 +85,7 @@ def _ranks(found: Many) -> str:
     return (
         f"; over tasks like these ranks {claim} (Friedman {friedman(test)}, n = {test.tasks}), and "
         f"Wilcoxon signed-rank tests with Holm's correction tell {decided} of "
-        f"{count * (count - 1) // 2} pairs apart"
+        f"{math.comb(count, 2)} pairs apart"
     )
 
 

@@ -66,6 +66,15 @@ def test_scores_and_intervals_are_those_of_the_mixture(comparison: Results) -> N
     assert all(point.letters for point in found.points)
 
 
+def test_intervals_stay_within_what_a_score_can_be() -> None:
+    found = records(["lora", "vpt"], tasks=1, seeds=2)
+    for record in found:
+        record["test"] |= {"correct": 199, "metrics": {"accuracy": 0.995}}
+        record["parameters"]["trainable"] = 1000
+    for point in matched.match(results(found), matched.PARAMETERS, 1000).points:
+        assert point.low < 0.995 and point.high == 1
+
+
 def test_who_has_no_point_says_why(comparison: Results) -> None:
     found = matched.match(comparison, matched.PARAMETERS, 100_000)
     assert found.refused["linear"] == "has no trainable parameters"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from petlbench.compare import Many, Two
 from petlbench.formats import _text
 from petlbench.statistics.paired import Difference
+from petlbench.statistics.ties import split
 from petlbench.verdict import interval, p, points, signed, wilcoxon
 
 if TYPE_CHECKING:
@@ -154,7 +156,7 @@ def _ranking(found: Many) -> Grid:
         "95% interval": [f"{points(low)} to {points(high)}" for low, high in found.intervals],
         "average rank": [f"{rank:.2f}" for rank in found.ranks.average] if found.ranks else [],
         "rank group": found.letters,
-        "like these": ["*" if set(like_these[0]) & set(each) else "" for each in like_these],
+        "like these": ["*" if split(like_these[0]) & split(each) else "" for each in like_these],
     }
     told = {name: column for name, column in columns.items() if column}
     numbers = [f"{i} {method}" for i, method in enumerate(found.methods, 1)]
@@ -175,7 +177,7 @@ def _pairs(found: Many) -> list[Grid]:
         ]
         for i in range(count - 1)
     ]
-    title = f"p-values of {count * (count - 1) // 2} pairs"
+    title = f"p-values of {math.comb(count, 2)} pairs"
     return [Grid(title, ["pair", *(str(i) for i in range(2, count + 1))], rows)]
 
 

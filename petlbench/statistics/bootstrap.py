@@ -29,9 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri, stdtrit
 
+from petlbench.statistics import LEVEL
 from petlbench.statistics.panel import Array, Column, Panel
 
-LEVEL = 0.95
 COUNT = 10_000  # resamples
 # Up to so many examples are drawn themselves; a mean of more is normal for all that can be seen,
 # with the covariance of the methods.
@@ -62,9 +62,7 @@ class Bootstrap:
 
     def interval(self, column: str, over_tasks: bool = False) -> Array:
         """(2, methods): low and high of the 95% interval, within what a score can be."""
-        tail = (1 - LEVEL) / 2
-        bounds = np.quantile(self.draws(column, over_tasks), [tail, 1 - tail], axis=0)
-        return np.clip(bounds, self.panel.least, 1)
+        return self.panel.clip(percentiles(self.draws(column, over_tasks)))
 
     def freedom(self, column: str) -> Array:
         """(methods,): degrees of freedom of the noise of seeds in a column."""
@@ -166,6 +164,12 @@ class Bootstrap:
                 sets = tuple(self.panel.tests[task] for task in part)
                 found[sets] = found.get(sets, 0) + errors
         return found
+
+
+def percentiles(draws: Array) -> Array:
+    """(2, ...): low and high of the 95% percentile interval of resamples (count, ...)."""
+    tail = (1 - LEVEL) / 2
+    return np.asarray(np.quantile(draws, [tail, 1 - tail], axis=0))
 
 
 def satterthwaite(variances: Array, freedom: NDArray[Any]) -> Array:

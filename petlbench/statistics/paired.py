@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from petlbench.statistics import LEVEL
+
 Floats = NDArray[np.floating[Any]]
 TIE = 9  # decimals: what differs less is equal, as in the ranks of a board
 
@@ -91,7 +93,7 @@ class Difference:
         return "worse" if self.high < 0 else "cannot tell"
 
 
-def difference(a: Floats, b: Floats, error: float, level: float = 0.95) -> Difference:
+def difference(a: Floats, b: Floats, error: float) -> Difference:
     """On one task, of the (S,) scores of the same seeds.
 
     `error` is the standard error that the test examples give. Half the interval's width is
@@ -103,7 +105,7 @@ def difference(a: Floats, b: Floats, error: float, level: float = 0.95) -> Diffe
     """
     from scipy.special import ndtri, stdtrit
 
-    apart, tail = a - b, (1 + level) / 2
+    apart, tail = a - b, (1 + LEVEL) / 2
     mean, seeds = float(apart.mean()), len(apart)
     of_seeds = float(stdtrit(seeds - 1, tail) * _error(apart)) if seeds > 1 else 0.0
     half = math.hypot(of_seeds, float(ndtri(tail)) * error)
@@ -116,8 +118,11 @@ def error_of_examples(a: Floats, b: Floats) -> float:
 
 
 def error_of_counts(a: float, b: float, total: int) -> float:
-    """Of a - b where only the shares of `total` examples are known: binomial and independent."""
-    return math.sqrt((a * (1 - a) + b * (1 - b)) / total)
+    """Of a - b where only the shares of `total` examples are known: binomial and independent.
+
+    A kappa below 0 is no share, and is taken for 0.
+    """
+    return math.sqrt(sum(max(each * (1 - each), 0.0) for each in (a, b)) / total)
 
 
 def _error(values: Floats) -> float:
@@ -134,7 +139,7 @@ class Improvement:
 
 
 def probability_of_improvement(
-    a: Floats, b: Floats, count: int = 10_000, seed: int = 0, level: float = 0.95
+    a: Floats, b: Floats, count: int = 10_000, seed: int = 0
 ) -> Improvement:
     """Of (T, S) scores of runs: the mean over tasks of P(a > b), a tie counting half.
 
@@ -154,5 +159,5 @@ def probability_of_improvement(
     means = np.einsum(
         "cti,tij,ctj->c", drawn(a.shape[1]), above, drawn(b.shape[1]), optimize=True
     ) / len(a)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2]).clip(0, 1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).clip(0, 1)
     return Improvement(probability, float(low), float(high))

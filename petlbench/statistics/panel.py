@@ -70,6 +70,10 @@ class Panel:
         """(methods, tasks), over seeds."""
         return np.asarray(np.nanmean(self.scores, axis=2))
 
+    def clip(self, scores: Array) -> Array:
+        """Within what a score can be."""
+        return scores.clip(self.least, 1)
+
     def examples(self, task: str) -> Array:
         """(methods, examples): what each test example adds to the score, mean over seeds.
 

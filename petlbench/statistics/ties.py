@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from petlbench.statistics import LEVEL
 from petlbench.statistics.panel import Array
 
 Flags = NDArray[np.bool_]
@@ -16,40 +19,40 @@ def pairs(methods: int) -> int:
     return methods * (methods - 1) // 2
 
 
-def apart(values: Array, draws: Array, level: float = 0.95) -> Flags:
-    """(methods, methods): which pairs differ, all of them at once with probability `level`.
+def apart(values: Array, draws: Array) -> Flags:
+    """(methods, methods): which pairs differ; any equal pair is among them with 1 - LEVEL.
 
     `values` (methods,), `draws` (count, methods) around them, made for `pairs` questions at once. A
     pair that never moves apart in any resample is not told apart.
     """
-    critical, scale = bound(values, draws, level)
+    critical, scale = bound(values, draws)
     return np.asarray((np.abs(values[:, None] - values) > critical * scale) & (scale > 0))
 
 
-def bound(values: Array, draws: Array, level: float = 0.95) -> tuple[float, Array]:
+def bound(values: Array, draws: Array) -> tuple[float, Array]:
     """How many times its scale a difference must be for `apart`, and the scales of all pairs.
 
     Bonferroni's normal quantile. The largest studentised difference of a resample (max-t) would be
     a little less, and far too little where few seeds and tasks leave more methods than deviations.
     """
-    return _critical(pairs(len(values)), level), np.sqrt(_variance(draws - values))
+    return _critical(pairs(len(values))), np.sqrt(_variance(draws - values))
 
 
-def apart_from_best(values: Array, draws: Array, level: float = 0.95) -> Flags:
+def apart_from_best(values: Array, draws: Array) -> Flags:
     """(methods,): which differ from the best one; `apart` of these pairs alone.
 
-    What does not differ holds the method that is truly best with probability `level`. `draws` are
+    What does not differ holds the method that is truly best with probability LEVEL. `draws` are
     made for as many questions at once as the best one has rivals.
     """
     best = int(np.argmax(values))
     moved = draws - values
     scale = np.sqrt(_whole(((moved - moved[:, best, None]) ** 2).mean(axis=0)))
-    critical = _critical(len(values) - 1, level)
+    critical = _critical(len(values) - 1)
     return np.asarray((values[best] - values > critical * scale) & (scale > 0))
 
 
-def _critical(questions: int, level: float) -> float:
-    return float(ndtri(1 - (1 - level) / 2 / max(questions, 1)))
+def _critical(questions: int) -> float:
+    return float(ndtri(1 - (1 - LEVEL) / 2 / max(questions, 1)))
 
 
 def _variance(moved: Array) -> Array:
@@ -79,6 +82,11 @@ def letters(apart: Flags) -> list[str]:
                 groups.append(group)
     groups.sort(key=sorted)
     return ["".join(_letter(n) for n, g in enumerate(groups) if m in g) for m in range(len(apart))]
+
+
+def split(letters: str) -> set[str]:
+    """The letters of one method: those of "ba2" are b and a2."""
+    return set(re.findall(r"[a-z]\d*", letters))
 
 
 def _letter(number: int) -> str:

@@ -111,6 +111,7 @@ def test_difference_adds_both_parts_in_quadrature() -> None:
 def test_errors_of_counts_are_those_of_independent_proportions() -> None:
     assert paired.error_of_counts(0.8, 0.5, 100) == pytest.approx(math.sqrt(0.0016 + 0.0025))
     assert paired.error_of_counts(1.0, 0.0, 10) == 0
+    assert paired.error_of_counts(-0.2, 0.5, 100) == pytest.approx(0.05)  # of a kappa
 
 
 def test_examples_that_agree_make_a_difference_more_certain() -> None:

@@ -126,21 +126,9 @@ def flags(draw: st.DrawFn) -> Flags:
     return found
 
 
-def split(letters: str) -> set[str]:
-    """a2 is one letter."""
-    found: list[str] = []
-    for sign in letters:
-        if sign.isdigit():
-            found[-1] += sign
-        else:
-            found.append(sign)
-    assert len(set(found)) == len(found)
-    return set(found)
-
-
 @given(flags())
 def test_methods_share_a_letter_exactly_if_they_are_not_apart(apart: Flags) -> None:
-    letters = [split(each) for each in ties.letters(apart)]
+    letters = [ties.split(each) for each in ties.letters(apart)]
     assert all(letters) and "a" in letters[0]
     for i, j in combinations(range(len(apart)), 2):
         assert bool(letters[i] & letters[j]) != apart[i, j]
@@ -151,6 +139,8 @@ def test_methods_share_a_letter_exactly_if_they_are_not_apart(apart: Flags) -> N
 def test_letters_after_z() -> None:
     letters = ties.letters(~np.eye(30, dtype=bool))
     assert letters[0] == "a" and letters[25] == "z" and letters[26] == "a2" and letters[29] == "d2"
+    assert not ties.split(letters[0]) & ties.split(letters[26])
+    assert ties.split("baa2z13") == {"b", "a", "a2", "z13"}
 
 
 def test_letters_of_an_order_are_runs() -> None:
