@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +100,8 @@ def load_adapted(
     Raises UsageError where something that is needed is missing or another one.
     """
     values, file, environment = _locate(run, Path(results))
-    spec = _spec(values, checkpoint, method)
+    backbone = weights.find(values["backbone"]["name"], values["backbone"]["checkpoint"], checkpoint)
+    spec = _spec(values, backbone, method)
     machine = Machine(
         device,
         threads=environment.get("threads", torch.get_num_threads()),
@@ -190,25 +191,29 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
     return values, file, record["environment"]
 
 
+def untrained(record: Mapping[str, Any]) -> RunSpec:
+    """The spec of a run on random weights: for costs, which do not depend on them."""
+    values = record.get("tuned", record["spec"])
+    return _spec(values, weights.BackboneSpec(values["backbone"]["name"], weights.RANDOM), None)
+
+
 def _spec(
-    values: dict[str, Any], checkpoint: Path | str | None, method: Path | str | None
+    values: Mapping[str, Any], backbone: weights.BackboneSpec, method: Path | str | None
 ) -> RunSpec:
     """A spec as stored in a record, with what this machine must supply found and verified."""
     values = dict(values)
     values.pop("class_names", None)  # for readers of the file
     rules = protocol.neutral() | values.pop("protocol")
-    stored, backbone = dict(values.pop("method")), values.pop("backbone")
+    stored = dict(values.pop("method"))
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]
     offered = ":" in reference or reference in installed()  # by a package, which has a source too
     if stored["source"] and not method and not offered:
         raise UsageError(
             f"{reference} is a method of your own: say where its file is (--method FILE.py)."
         )
-    found = weights.find(backbone["name"], backbone["checkpoint"], checkpoint)
     return RunSpec(
-        **values,
+        **values | {"backbone": backbone},
         method=MethodSpec(reference=reference, **stored),
-        backbone=found,
         protocol=rules.pop("name"),
         rules=rules,
     )

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench import __version__, experiment, method, problems, weights
+from petlbench import __version__, adapted, experiment, method, problems, weights
 from petlbench.backbone import Shape
 from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
@@ -373,6 +373,24 @@ def latency(spec: RunSpec, machine: Machine) -> float:
                 once = partial(predict, model, image, normalise, bf16)
                 best[i] = min(best[i], _seconds(once, machine.device))
     return best[1] / best[0]
+
+
+def added_latency(record: Record) -> float:
+    """What a finished run's model adds to the backbone's latency here, in %; 0 if it merges.
+
+    One image at a time on one core of the CPU. Raises UsageError for a method that is not there.
+    """
+    spec = adapted.untrained(record)
+    if spec.method.build().merges:
+        return 0.0
+    question = {
+        "what": "latency",
+        "method": {name: record["spec"]["method"][name] for name in ("name", "source", "config")},
+        "backbone": spec.backbone.name,
+        **{name: spec.rules[name] for name in ("image_size", "precision")},
+    }
+    ratio = float(remembered(question, partial(latency, spec, Machine())))
+    return max(100 * (ratio - 1), 0.0)
 
 
 def _seconds(call: Callable[[], Any], device: str) -> float:
