@@ -10,15 +10,16 @@ end where the gradient of the first batch would be computed.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import synthetic
 
 COMMANDS = (
     ["--help"],
@@ -31,9 +32,10 @@ COMMANDS = (
     ["leaderboard", "--format", "csv", "--results", "RESULTS"],
 )
 TO_THE_FIRST_STEP = (
-    "import os, sys\n"
-    "from petlbench import cli, train\n"
-    "train.backward = lambda *_: (print('FIRST STEP', file=sys.stderr, flush=True), os._exit(0))\n"
+    "import os, sys, torch\n"
+    "from petlbench import cli\n"
+    "def stop(*_):\n    print('FIRST STEP', file=sys.stderr, flush=True)\n    os._exit(0)\n"
+    "torch.Tensor.backward = stop\n"
     "cli.main(sys.argv[1:])\n"
 )
 RUNS = (
@@ -47,38 +49,6 @@ PROGRAM = (
     "try:\n    main(sys.argv[1:])\n"
     "finally:\n    print('TORCH' if 'torch' in sys.modules else 'NO-TORCH', file=sys.stderr)\n"
 )
-
-
-def fill(folder: Path, count: int) -> None:
-    """Synthetic records: 5 tasks x 5 seeds x as many methods as it takes."""
-    (folder / "records").mkdir(parents=True)
-    numbers = random.Random(0)
-    for i in range(count):
-        method, task, seed = i // 25, i % 5, i // 5 % 5
-        record = {
-            "schema": 1,
-            "key": f"{i:016x}",
-            "status": "done",
-            "fingerprint": "0" * 12,
-            "spec": {
-                "suite": "synthetic",
-                "task": f"task{task}",
-                "group": f"group{task % 2}",
-                "seed": seed,
-                "method": {"name": "m", "label": f"m{method}", "source": None, "config": {}},
-                "backbone": {"name": "vit", "checkpoint": "random", "image_size": 48},
-                "protocol": {"name": "mini", "epochs": 1},
-            },
-            "test": {"correct": numbers.randint(100, 400), "total": 500},
-            "parameters": {"trainable": 1000 * method, "head": 1290},
-            "stored_bytes": 4000,
-            "train_seconds": 1.0,
-            "test_seconds": 0.1,
-            "peak_bytes": 10**8,
-            "train_loss": [1.0] * 12,
-            "data": {"train": f"{task}", "test": f"{task}"},
-        }
-        (folder / "records" / f"{i:016x}.json").write_text(json.dumps(record, indent=1))
 
 
 def timed(program: str, words: list[str]) -> tuple[float, str]:
@@ -97,7 +67,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fill(folder, args.records)
+        made = synthetic.records(args.records // 25, 5, 5)
+        synthetic.write(folder, made, keep=False)
         os.environ["PETLBENCH_CACHE"] = str(folder / "cache")
         for command in COMMANDS:
             words = [str(folder) if word == "RESULTS" else word for word in command]
