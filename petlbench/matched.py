@@ -151,7 +151,7 @@ def match(
         )
         for m, letter in zip(order.tolist(), letters, strict=True)
     )
-    notes = _notes(cost, boot, len(at))
+    notes = _notes(cost, boot, results.board.metric, len(at))
     if unknown_cost := [row for row, amount in costs.items() if amount is None]:
         notes.insert(0, f"{cost.name.capitalize()} was not measured of {', '.join(unknown_cost)}.")
     return Matched(cost, budget, points, refused, tuple(notes))
@@ -245,16 +245,16 @@ def _nobody(cost: Cost, budget: float, refused: Mapping[str, str]) -> str:
     )
 
 
-def _notes(cost: Cost, boot: Bootstrap, methods: int) -> list[str]:
+def _notes(cost: Cost, boot: Bootstrap, metric: str, methods: int) -> list[str]:
     """What the numbers are, and what they are not."""
     from petlbench.statistics.matched import SAME
 
     panel = boot.panel
     levels = "seeds and test examples" if len(panel.seeds) > 1 else "test examples"
     notes = [
-        f"Test score: {panel.ranking}, linear in log10({cost.name}) between the two settings "
-        f"around the budget, or that of a setting within {SAME:.0%} of it; nothing is "
-        "extrapolated.",
+        f"Test score: {metric.replace('_', ' ')}, {panel.ranking}, linear in log10({cost.name}) "
+        "between the two settings around the budget, or that of a setting within "
+        f"{SAME:.0%} of it; nothing is extrapolated.",
         f"Intervals: 95%, by a bootstrap over {levels} of these tasks ({boot.count:,} resamples).",
     ]
     if methods > 1:

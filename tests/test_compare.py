@@ -480,10 +480,10 @@ def test_formats(cli: CLI, folder: Path, tmp_path: Path) -> None:
     assert re.search(r"^\| task \| lora \| vpt \| difference \|", page, re.MULTILINE)
     assert page.rstrip().endswith(END)
     assert "\x1b" not in (tmp_path / "a.txt").read_text()
-    cli("compare", "--results", folder, "-o", tmp_path / "a.csv").refused("end it in .txt or .md")
+    cli("compare", "--results", folder, "-o", tmp_path / "a.csv").refused("end it in .txt, .md")
     cli("compare", "--results", folder, "--format", "tabel").refused("Did you mean table")
     wrong = ("--format", "json", "-o", tmp_path / "a.md")
-    cli("compare", "--results", folder, *wrong).refused("end it in .json")
+    cli("compare", "--results", folder, *wrong).refused("ends in .json")
 
 
 def test_a_table_too_wide_is_said_to_be(

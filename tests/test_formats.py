@@ -6,6 +6,7 @@ import io
 import json
 import re
 import statistics
+from argparse import Namespace
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 from test_leaderboard import GROUPS, full, record, written
 
 from petlbench import efficiency, formats
+from petlbench.commands._shared import chosen_format
 from petlbench.errors import UsageError
 from petlbench.formats import latex, table
 from petlbench.formats.csv import to_frame
@@ -253,13 +255,17 @@ def test_costs_that_no_record_tells_have_no_column() -> None:
     assert "At inference" not in written(build(full("a"), list(GROUPS)), "markdown")
 
 
-def test_formats_are_found_by_their_files_extension(tmp_path: Path) -> None:
+def test_formats_are_found_by_their_files_extension() -> None:
+    def of(name: str) -> str:
+        options = Namespace(format=None, output=Path(name))
+        return chosen_format(options, formats.extensions())
+
     names = ("b.csv", "b.md", "b.json", "b.tex", "b.html", "b.txt")
-    found = [formats.of(tmp_path / name) for name in names]
+    found = [of(name) for name in names]
     assert found == ["csv", "markdown", "json", "latex", "html", "table"]
     assert set(found) | {"tidy"} == set(formats.names())
     with pytest.raises(UsageError, match=r"end it in \.csv, \.html"):
-        formats.of(tmp_path / "board.doc")
+        of("board.doc")
     for name in formats.names():
         assert (formats.load(name).__doc__ or "").endswith(".")
 

@@ -174,6 +174,12 @@ def test_the_command(cli: CLI, folder: Path, tmp_path: Path) -> None:
     assert 0 < float(by_name["lora"]["low"]) < float(by_name["lora"]["score"]) < 1
     assert by_name["lora"]["budget"] == "100000"
 
+    file = tmp_path / "at.txt"
+    assert cli(*asked, "--metric", "accuracy", "-o", file).code == 0
+    assert "lora(rank=2) (50.0K, 50%) + lora (0.20M, 50%)" in file.read_text()  # on one line
+    assert "Test score: accuracy, mean of groups, linear" in file.read_text()
+    cli(*asked, "--metric", "acuracy").refused("Did you mean accuracy?")
+
 
 def test_the_command_refuses(cli: CLI, folder: Path) -> None:
     at = ("match", "--results", folder)
@@ -184,6 +190,7 @@ def test_the_command_refuses(cli: CLI, folder: Path) -> None:
     )
     cli(*at, "--train-time", "60").refused("'60'", "60s")
     cli(*at, "--parameters", "100K", "--format", "cvs").refused("unknown format", "csv")
+    cli(*at, "--parameters", "100K", "-o", "at.json").refused("at.json: end it in .txt, .csv, .md")
     cli(*at, "--parameters", "1K", "--memory", "1GB").refused("not allowed with")
     write(folder.parent / "two" / "a", records(2, 2, 1, suite="one"), keep=False)
     write(folder.parent / "two" / "b", records(2, 2, 1, suite="other"), keep=False)

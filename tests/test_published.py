@@ -326,6 +326,7 @@ def test_the_command(cli: CLI, tmp_path: Path) -> None:
     shown("--method", "dtl", "-o", str(tmp_path / "dtl.txt"))
     assert "published · vtab-1k" in (tmp_path / "dtl.txt").read_text()
     cli("published", "--format", "cvs").refused("Did you mean csv")
+    cli("published", "-o", "numbers.json").refused("end it in .txt, .csv, .md")
 
 
 def test_the_command_needs_no_torch() -> None:

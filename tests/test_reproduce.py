@@ -253,6 +253,7 @@ def test_the_command(cli: CLI, tmp_path: Path) -> None:
     assert "published [1]" in (tmp_path / "r.txt").read_text()
     cli(*words, "--source", "konvpass").refused("Did you mean convpass")
     cli(*words, "--format", "cvs").refused("Did you mean csv")
+    cli(*words, "--format", "csv", "-o", "r.txt").refused("a file of format csv ends in .csv")
 
 
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:

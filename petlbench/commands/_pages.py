@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from petlbench.compare import Many, Two
-from petlbench.formats import _text
+from petlbench.formats import _text, table
+from petlbench.formats import markdown as md
 from petlbench.statistics.paired import Difference
 from petlbench.statistics.ties import split
 from petlbench.verdict import interval, p, points, signed, wilcoxon
@@ -193,10 +193,10 @@ def show(page: Page, console: Console) -> None:
     from rich.markup import escape
 
     for grid in page.grids:
-        table = _table(grid)
-        needed = console.measure(table, options=console.options.update(width=10_000)).minimum
+        shown = _table(grid)
+        needed = console.measure(shown, options=console.options.update(width=10_000)).minimum
         if needed <= console.width:
-            console.print(table)
+            console.print(shown)
         else:
             text = f"{grid.title}: {needed} columns wide; --format markdown has it."
             console.print(f"[yellow]![/] {escape(text)}\n", highlight=False)
@@ -209,50 +209,34 @@ def show(page: Page, console: Console) -> None:
 
 
 def text(page: Page) -> str:
-    """As on a screen without colours that is as wide as the tables."""
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=10_000)
-    with console.capture() as captured:
-        show(page, console)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    return table.text(lambda console: show(page, console))
 
 
 def markdown(page: Page) -> str:
     parts = [
         "\n".join(
             [
-                f"**{_escaped(grid.title)}**\n",
-                _line(grid.header),
-                _line(":--" if grid.is_text(i) else "--:" for i in range(len(grid.header))),
-                *map(_line, grid.rows),
+                f"**{md.escaped(grid.title)}**\n",
+                md.line(map(md.escaped, grid.header)),
+                md.line(":--" if grid.is_text(i) else "--:" for i in range(len(grid.header))),
+                *(md.line(map(md.escaped, row)) for row in grid.rows),
             ]
         )
         for grid in page.grids
     ]
-    parts += map(_escaped, page.remarks)
-    parts += ["\n".join(f"- {_escaped(note)}" for note in page.notes)] if page.notes else []
-    return "\n\n".join([*parts, _escaped(page.conclusion)]) + "\n"
+    parts += map(md.escaped, page.remarks)
+    parts += ["\n".join(f"- {md.escaped(note)}" for note in page.notes)] if page.notes else []
+    return "\n\n".join([*parts, md.escaped(page.conclusion)]) + "\n"
 
 
 def _table(grid: Grid) -> Table:
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.title, table.title_justify = escape(grid.title), "left"
+    shown = table.empty(grid.title)
+    shown.title_justify = "left"
     for i, header in enumerate(grid.header):
         justify = "left" if grid.is_text(i) else "right"
-        table.add_column(escape(header), justify=justify)  # type: ignore[arg-type]
+        shown.add_column(escape(header), justify=justify)  # type: ignore[arg-type]
     for row in grid.rows:
-        table.add_row(*map(escape, row))
-    return table
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(_escaped(cell).replace('|', chr(92) + '|') for cell in cells)} |"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("*", "\\*")
+        shown.add_row(*map(escape, row))
+    return shown

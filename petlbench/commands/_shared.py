@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from petlbench.errors import UsageError
+from petlbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +52,38 @@ def whole(text: str) -> int:
 
 def add_output(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=text)
+
+
+def add_format(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """How something is written, and where; `chosen_format` and `output` do so."""
+    text = f"{'|'.join(names)} (default: that of FILE, or table)"
+    parser.add_argument("--format", metavar="F", help=text)
+    add_output(parser, "default: the screen")
+
+
+def chosen_format(options: argparse.Namespace, endings: Mapping[str, str]) -> str:
+    """The one that was asked for; else that of the file's ending; else a table.
+
+    `endings`: format -> how its files end; of several with one ending the first is meant.
+    """
+    form, file = options.format, options.output
+    if form and form not in endings:
+        raise unknown("format", form, endings)
+    if file is None:
+        return form or "table"
+    if form is None:
+        form = next((name for name, ending in endings.items() if ending == file.suffix), None)
+        if form is None:
+            raise UsageError(f"{file}: end it in {', '.join(dict.fromkeys(endings.values()))}.")
+    elif file.suffix != endings[form]:
+        raise UsageError(f"{file}: a file of format {form} ends in {endings[form]}.")
+    return str(form)
+
+
+def add_metric(parser: argparse.ArgumentParser) -> None:
+    """Another metric of the `comparisons`."""
+    text = "another one than the tasks' own, as in: balanced_accuracy, macro_f1, t2i_r1"
+    parser.add_argument("--metric", metavar="M", help=text)
 
 
 def add_results(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +194,11 @@ def add_request(parser: argparse.ArgumentParser, suite: str = "mini") -> None:
     add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
     flag: dict[str, Any] = {"action": "store_true", "default": None}
     add("--recompute", **flag, help="activations twice: less memory, same result, slower")
-    add("--compile", **flag, help="torch.compile and CUDA graphs: a minute more at the start of each process")
+    add(
+        "--compile",
+        **flag,
+        help="torch.compile and CUDA graphs: a minute more at the start of each process",
+    )
     text = "show the test accuracy over training too; it chooses nothing, and the record says so"
     add("--report-peek", **flag, help=text)
     add("--keep", metavar="K", help="all, predictions or none, beside each record (default: all)")

@@ -24,18 +24,16 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("methods", nargs="*", metavar="METHOD", help=text)
     shared.add_results(parser)
     add("--suite", help="only the comparison of this suite")
-    text = "another one than the tasks' own, as in: balanced_accuracy, macro_f1, t2i_r1"
-    add("--metric", metavar="M", help=text)
+    shared.add_metric(parser)
     text = "where methods did not finish the same tasks: only those that all did"
     add("--common-tasks", action="store_true", help=text)
     text = "take the tasks as they are: say nothing of tasks like these"
     add("--fixed-tasks", action="store_true", help=text)
-    add("--format", metavar="F", help=f"{'|'.join(ENDINGS)} (default: that of FILE, or table)")
-    shared.add_output(parser, "default: the screen")
+    shared.add_format(parser, ENDINGS)
 
 
 def run(options: argparse.Namespace) -> None:
-    form = _format(options)
+    form = shared.chosen_format(options, ENDINGS)
     if len(options.methods) == 1:
         raise UsageError(
             f"{options.methods[0]} with what? Name a second method: petlbench compare "
@@ -62,19 +60,6 @@ def run(options: argparse.Namespace) -> None:
         shared.output(pages.text(page), options.output)
     else:
         pages.show(page, shared.console())
-
-
-def _format(options: argparse.Namespace) -> str:
-    """The one that was asked for; else that of the file's ending; else a table."""
-    of_ending = {ending: form for form, ending in ENDINGS.items()}
-    if options.format and options.format not in ENDINGS:
-        raise unknown("format", options.format, ENDINGS)
-    if not options.output:
-        return options.format or "table"
-    allowed = [ENDINGS[options.format]] if options.format else list(of_ending)
-    if options.output.suffix not in allowed:
-        raise UsageError(f"{options.output}: end it in {' or '.join(allowed)}.")
-    return of_ending[options.output.suffix]
 
 
 def _results(options: argparse.Namespace) -> Results:

@@ -20,10 +20,7 @@ ORDER = 60
 
 def add(parser: argparse.ArgumentParser) -> None:
     shared.add_results(parser)
-    known = "|".join(formats.names())
-    parser.add_argument("--format", help=f"{known} (default: that of FILE, or table)")
-    text = "another one than the tasks' own, as in: balanced_accuracy, macro_f1, t2i_r1"
-    parser.add_argument("--metric", metavar="M", help=text)
+    shared.add_metric(parser)
     text = "a column: bytes that serve N tasks, the backbone once and a task's own N times"
     parser.add_argument("--tasks-served", type=shared.whole, metavar="N", help=text)
     text = f"columns: scores that charge for costs, never the rank: {', '.join(efficiency.names())}"
@@ -32,14 +29,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--over-tasks", action="store_true", help=text)
     text = "below the board, what papers report of its methods: never in one ranking"
     parser.add_argument("--published", action="store_true", help=text)
-    shared.add_output(parser, "default: the screen")
+    shared.add_format(parser, formats.names())
 
 
 def run(options: argparse.Namespace) -> None:
-    form = options.format or (formats.of(options.output) if options.output else "table")
-    extension = formats.load(form).EXTENSION
-    if options.output and options.output.suffix != extension:
-        raise UsageError(f"{options.output}: a file of format {form} ends in {extension}.")
+    form = shared.chosen_format(options, formats.extensions())
     if options.tasks_served is not None and options.tasks_served < 1:
         raise UsageError(f"--tasks-served {options.tasks_served}: it takes at least one task.")
     if options.published and form not in ("table", "markdown"):

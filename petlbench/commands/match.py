@@ -6,10 +6,10 @@ import argparse
 import csv
 import io
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from petlbench.commands import _shared as shared
-from petlbench.errors import unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from petlbench.matched import Matched
 
 ORDER = 67
-FORMATS = ("table", "csv", "markdown")
+ENDINGS = {"table": ".txt", "csv": ".csv", "markdown": ".md"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -28,19 +28,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = 'methods, or single rows of them: lora,"vpt(tokens=10)"; vpt() is the one named vpt'
     parser.add_argument("--methods", type=_names, metavar="A,B", help=text)
     shared.add_results(parser)
-    text = f"{'|'.join(FORMATS)} (default: that of FILE, or table)"
-    parser.add_argument("--format", metavar="F", help=text)
-    shared.add_output(parser, "default: the screen")
+    shared.add_metric(parser)
+    shared.add_format(parser, ENDINGS)
 
 
 def run(options: argparse.Namespace) -> None:
     from petlbench import matched
+    from petlbench.formats import table
 
-    by_ending = {".csv": "csv", ".md": "markdown"}
-    ending = options.output.suffix if options.output else ""
-    form = options.format or by_ending.get(ending, "table")
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
+    form = shared.chosen_format(options, ENDINGS)
     costs = {
         "parameters": matched.PARAMETERS,
         "memory": matched.MEMORY,
@@ -51,13 +47,14 @@ def run(options: argparse.Namespace) -> None:
     budget = cost.parse(getattr(options, asked))
     results = shared.only(shared.comparisons(options), options, "a table")
     found = matched.match(results, cost, budget, options.methods)
-    if form == "table":
-        console = shared.console()
-        with console.capture() as captured:
-            _print(found, console)
-        shared.output(captured.get(), options.output)
+    if form == "csv":
+        shared.output(_csv(found), options.output)
+    elif form == "markdown":
+        shared.output(_markdown(found), options.output)
+    elif options.output:
+        shared.output(table.text(partial(_print, found)), options.output)
     else:
-        shared.output(_csv(found) if form == "csv" else _markdown(found), options.output)
+        _print(found, shared.console())
 
 
 def _names(text: str) -> list[str]:
@@ -95,22 +92,25 @@ def _notes(found: Matched) -> list[str]:
 
 def _print(found: Matched, console: Console) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(title=_title(found), title_justify="left")
+    from petlbench.formats import table
+
+    shown = table.empty(_title(found))
     for header in HEADER:
-        table.add_column(header, overflow="fold")
+        shown.add_column(header, overflow="fold")
     for line in _rows(found):
-        table.add_row(*map(escape, line))
-    console.print(table)
+        shown.add_row(*map(escape, line))
+    console.print(shown)
     for note in _notes(found):
         console.print(escape(note), highlight=False)
 
 
 def _markdown(found: Matched) -> str:
+    from petlbench.formats import markdown
+
     lines = [HEADER, [":--", "--:", "--:", ":--", ":--"], *_rows(found)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "\n".join(f"- {note}" for note in _notes(found))
+    table = "\n".join(map(markdown.line, lines))
+    notes = "\n".join(f"- {markdown.escaped(note)}" for note in _notes(found))
     return f"Methods {_title(found)}.\n\n{table}\n\n{notes}\n"
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 
 from petlbench.commands import _shared as shared
-from petlbench.errors import unknown
 
 ORDER = 80
-FORMATS = ("table", "csv", "markdown")
+ENDINGS = {"table": ".txt", "csv": ".csv", "markdown": ".md"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -17,19 +16,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--method", metavar="M", help="only this method: petlbench's name or the paper's")
     add("--task", metavar="T", help="only this task")
     add("--source", metavar="S", help="only this source: convpass, or arXiv:2207.07039")
-    add("--format", metavar="F", help=f"{'|'.join(FORMATS)} (default: that of FILE, or table)")
-    shared.add_output(parser, "default: the screen")
+    shared.add_format(parser, ENDINGS)
 
 
 def run(options: argparse.Namespace) -> None:
     from petlbench import published
     from petlbench.published import block, rows
 
-    by_ending = {".csv": "csv", ".md": "markdown"}
-    ending = options.output.suffix if options.output else ""
-    form = options.format or by_ending.get(ending, "table")
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
+    form = shared.chosen_format(options, ENDINGS)
     asked = {name: getattr(options, name) for name in ("suite", "method", "task", "source")}
     frame = published.select(**asked)
     if form == "csv":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from typing import TYPE_CHECKING
 
 from petlbench.commands import _shared as shared
-from petlbench.errors import unknown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from petlbench.reproduce import Cell, Number, Reproduction
 
 ORDER = 82
-FORMATS = ("table", "csv")
+ENDINGS = {"table": ".txt", "csv": ".csv"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,30 +23,23 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--suite", required=True, help="as in: vtab-1k")
     shared.add_results(parser)
     add("--source", metavar="S", help="only this source: convpass, or arXiv:2207.07039")
-    add("--metric", metavar="M", help="another one than the tasks' own, as in: t2i_r1")
-    add("--format", metavar="F", help=f"{'|'.join(FORMATS)} (default: that of FILE, or table)")
-    shared.add_output(parser, "a .csv or .txt file (default: the screen)")
+    shared.add_metric(parser)
+    shared.add_format(parser, ENDINGS)
 
 
 def run(options: argparse.Namespace) -> None:
+    from petlbench.formats import table
     from petlbench.reproduce import reproduce, to_frame
 
-    by_name = "csv" if options.output and options.output.suffix == ".csv" else "table"
-    form = options.format or by_name
-    if form not in FORMATS:
-        raise unknown("format", form, FORMATS)
+    form = shared.chosen_format(options, ENDINGS)
     found = shared.comparisons(options)
     made = reproduce(found, options.method, options.suite, options.source)
     if form == "csv":
         shared.output(to_frame(made).to_csv(index=False), options.output)
-        return
-    console = shared.console()
-    if options.output:
-        with console.capture() as captured:
-            _print(made, console)
-        shared.output(captured.get(), options.output)
+    elif options.output:
+        shared.output(table.text(partial(_print, made)), options.output)
     else:
-        _print(made, console)
+        _print(made, shared.console())
 
 
 def _print(made: list[Reproduction], console: Console) -> None:
@@ -64,23 +57,24 @@ def _print(made: list[Reproduction], console: Console) -> None:
 
 
 def _table(each: Reproduction, sources: list[int], console: Console) -> None:
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    title = f"{each.method} · {each.board.suite} · fingerprint {each.board.fingerprint}"
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=escape(title))
-    table.add_column("task")
-    table.add_column("measured", justify="right", no_wrap=True)
+    from petlbench.formats import table
+
+    shown = table.empty(
+        f"{each.method} · {each.board.suite} · fingerprint {each.board.fingerprint}"
+    )
+    shown.add_column("task")
+    shown.add_column("measured", justify="right", no_wrap=True)
     for i in sources:
-        table.add_column(f"published {escape(f'[{i + 1}]')}", justify="right", no_wrap=True)
-        table.add_column("difference", justify="right", no_wrap=True)
+        shown.add_column(f"published {escape(f'[{i + 1}]')}", justify="right", no_wrap=True)
+        shown.add_column("difference", justify="right", no_wrap=True)
     for line in each.lines:
         cells = [text for i in sources for text in _cell(line.cells[i])]
         ours = _number(line.measured, "{:.1f}") if line.measured else "not measured"
         style = None if line.measured else "dim"
-        table.add_row(*map(escape, (line.name, ours, *cells)), style=style)
-    console.print(table)
+        shown.add_row(*map(escape, (line.name, ours, *cells)), style=style)
+    console.print(shown)
 
 
 def _cell(cell: Cell | None) -> tuple[str, str]:

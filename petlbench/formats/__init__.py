@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.errors import UsageError, unknown
+from petlbench.errors import unknown
 
 if TYPE_CHECKING:
     from petlbench.results import Results
@@ -31,17 +31,9 @@ def load(name: str) -> Any:
     return importlib.import_module(f"petlbench.formats.{name}")
 
 
-def of(file: Path) -> str:
-    """The format that a file's name asks for; of several with its extension, the one of that name.
-
-    Raises:
-        UsageError: None has that extension.
-    """
-    extensions = {name: load(name).EXTENSION for name in names()}
-    found = [name for name, extension in extensions.items() if extension == file.suffix]
-    if not found:
-        raise UsageError(f"{file}: end it in {', '.join(dict.fromkeys(extensions.values()))}.")
-    return file.suffix[1:] if file.suffix[1:] in found else found[0]
+def extensions() -> dict[str, str]:
+    """Format -> extension; of several with one extension the first is named after it."""
+    return {name: load(name).EXTENSION for name in names()}
 
 
 def write(found: Sequence[Results], name: str) -> str:

@@ -21,26 +21,28 @@ def write(found: Sequence[Results]) -> str:
 def _table(board: Leaderboard) -> str:
     columns = _text.who(board) + _text.scores(board) + _text.costs(board)
     lines = [
-        _line(column.header for column in columns),
-        _line(":--" if column.is_text else "--:" for column in columns),
-        *(_line(map(_cell, cells)) for cells in zip(*(c.cells for c in columns), strict=True)),
+        line(column.header for column in columns),
+        line(":--" if column.is_text else "--:" for column in columns),
+        *(line(map(_cell, cells)) for cells in zip(*(c.cells for c in columns), strict=True)),
         "",
-        _escaped(_text.caption(board, columns)),
+        escaped(_text.caption(board, columns)),
     ]
     if board.notes:
-        lines += ["", *(f"- {_escaped(note)}" for note in board.notes)]
+        lines += ["", *(f"- {escaped(note)}" for note in board.notes)]
     return "\n".join(lines) + "\n"
 
 
 def _cell(cell: _text.Cell) -> str:
-    text = _escaped(cell.text)
+    text = escaped(cell.text)
     return f"**{text}** {cell.spread}".rstrip() if cell.mark == "best" else f"{text} {cell.spread}"
 
 
-def _line(cells: Iterable[str]) -> str:
-    escaped = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
-    return f"| {' | '.join(escaped)} |"
+def line(cells: Iterable[str]) -> str:
+    """Of a table."""
+    joined = (" ".join(cell.replace("|", "\\|").split()) for cell in cells)
+    return f"| {' | '.join(joined)} |"
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Asterisks as they are."""
     return text.replace("*", "\\*")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from petlbench.formats import _text
@@ -27,13 +27,27 @@ _TOO_MANY = ("With head", "At inference", "Peak memory", "Stored")  # for a scre
 
 
 def write(found: Sequence[Results]) -> str:
-    """As on a screen without colours that is as wide as the tables."""
+    boards = [each.board for each in found]
+    return text(lambda console: show(boards, console))
+
+
+def text(show: Callable[[Console], object]) -> str:
+    """What is shown, as on a screen without colours that is as wide as the tables."""
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=10_000)
     with console.capture() as captured:
-        show([each.board for each in found], console)
+        show(console)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def empty(title: str) -> Table:
+    """A table as all of ours look, without columns."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=escape(title))
 
 
 def show(boards: Sequence[Leaderboard], console: Console) -> None:
@@ -62,12 +76,10 @@ def show(boards: Sequence[Leaderboard], console: Console) -> None:
 
 
 def _table(board: Leaderboard, columns: Sequence[_text.Column]) -> Table:
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
     title = f"{board.suite} · {board.backbone['name']} · protocol {board.protocol['name']}"
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=escape(title))
+    table = empty(title)
     for column in columns:
         header = column.header.replace(" of ", " of\n").replace(" served", "\nserved")
         short = escape(_SHORT.get(column.header, header))

@@ -5,13 +5,14 @@ Sources are numbered: a list below the table says which they are and how their n
 
 from __future__ import annotations
 
-import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from petlbench.formats import markdown as md
+from petlbench.formats import table
 from petlbench.published import MEANS, groups, load
 from petlbench.published.rows import Row, of
 
@@ -60,12 +61,7 @@ def show(rows: Sequence[Row], console: Console) -> None:
 
 def text(rows: Sequence[Row]) -> str:
     """As on a screen that is as wide as the tables."""
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=10_000)
-    with console.capture() as captured:
-        show(rows, console)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    return table.text(lambda console: show(rows, console))
 
 
 def overview(frame: pd.DataFrame) -> str:
@@ -84,8 +80,8 @@ def markdown(rows: Sequence[Row], whole: bool = True) -> str:
     parts = []
     for suite in dict.fromkeys(row.suite for row in rows):
         grid = as_grid([row for row in rows if row.suite == suite], whole)
-        lines = [_line(cells) for cells in (grid.header, *grid.rows)]
-        lines.insert(1, _line([":--" if i < _TEXTS else "--:" for i in range(len(grid.header))]))
+        lines = [md.line(cells) for cells in (grid.header, *grid.rows)]
+        lines.insert(1, md.line([":--" if i < _TEXTS else "--:" for i in range(len(grid.header))]))
         notes = [f"- {note}" for note in grid.notes]
         parts.append("\n".join([f"{NOT_RANKED} Suite {suite}.", "", *lines, "", *notes]) + "\n")
     return "\n".join(parts) or "No published number is known of these methods in this suite.\n"
@@ -163,10 +159,10 @@ def _print(rows: Sequence[Row], console: Console, whole: bool) -> None:
     unbounded = console.options.update(width=10_000)
     for all_of_them in (True, False) if whole else (False,):
         grid = as_grid(rows, all_of_them)
-        table = _table(grid, f"published · {rows[0].suite}")
-        if console.measure(table, options=unbounded).maximum <= console.width:
+        shown = _table(grid, f"published · {rows[0].suite}")
+        if console.measure(shown, options=unbounded).maximum <= console.width:
             break
-    console.print(table)
+    console.print(shown)
     for note in (NOT_RANKED, *grid.notes):
         console.print(escape(note), style="dim", highlight=False)
     if whole and len(_columns(rows, True)) > len(_columns(rows, False)) and not all_of_them:
@@ -175,21 +171,15 @@ def _print(rows: Sequence[Row], console: Console, whole: bool) -> None:
 
 
 def _table(grid: Grid, title: str) -> Table:
-    from rich import box
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=escape(title))
+    shown = table.empty(title)
     for i, header in enumerate(grid.header):
         if i < _TEXTS:
-            table.add_column(header, overflow="fold", max_width=32)
+            shown.add_column(header, overflow="fold", max_width=32)
         else:
             text = escape(header.replace(" ", "\n"))
-            table.add_column(text, justify="right", no_wrap=True)
+            shown.add_column(text, justify="right", no_wrap=True)
     for line in grid.rows:
-        table.add_row(*map(escape, line))
-    return table
-
-
-def _line(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        shown.add_row(*map(escape, line))
+    return shown
