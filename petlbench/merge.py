@@ -62,7 +62,9 @@ def merge(
         UsageError: A source has no results, or the folder cannot be written.
     """
     target, problems = Store(into), []
-    places = [*_places(sources), *([into] if target.records.is_dir() else [])]
+    # the folder first: what is the same elsewhere counts as found there
+    folders = [into] if target.records.is_dir() else []
+    places = list(dict.fromkeys([*folders, *_places(sources)]))
     stores = [Store(place) for place in places if place.is_dir()]
     runs: dict[str, Found] = {}
     trials: dict[str, Found] = {}
@@ -82,10 +84,10 @@ def merge(
     artifacts = _artifacts(stores, runs)
 
     target.require_writable()
-    known = {record["key"]: record for record in target.load()[0]}
-    new_files = [file for file in artifacts if not (target.artifacts / file.name).exists()]
-    new_trials = [f.record for key, f in trials.items() if target.read_trial(key) is None]
-    new_runs = [f.record for key, f in runs.items() if known.get(key) != f.record]
+    there = (target.records, target.failed, target.trials)
+    new_files = [file for file in artifacts if file.parent != target.artifacts]
+    new_trials = [each.record for each in trials.values() if each.file.parent not in there]
+    new_runs = [each.record for each in runs.values() if each.file.parent not in there]
     steps: list[Callable[[], None]] = [
         *(partial(copy, file, target.artifacts / file.name) for file in new_files),
         *(partial(target.write_trial, record) for record in new_trials),
