@@ -216,6 +216,11 @@ def judged(board: Leaderboard) -> list[str]:
     return ["Methods that share a letter cannot be told apart."]
 
 
+def longest(texts: Sequence[str]) -> int:
+    """Characters of the longest line of wrapped texts."""
+    return max(len(line) for text in texts for line in text.split("\n"))
+
+
 def metric(board: Leaderboard) -> str:
     return board.metric.replace("_", " ")
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from petlbench.plots._base import FRONT, GRID, Array, Page, pt
+from petlbench.plots._base import FRONT, GRID, Array, Page, longest, pt
 
 
 def dumbbells(
@@ -31,8 +31,7 @@ def dumbbells(
     names = [textwrap.fill(name, round(3.9 * page.width)) for name in values]
     table = np.array(list(values.values()))  # (methods, marks)
     tall = np.array([0.14 + 0.16 * (name.count("\n") + 1) for name in names])
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    left, right, panel = 0.3 + 0.09 * longest, 0.7, 0.1 + tall.sum()
+    left, right, panel = 0.3 + 0.09 * longest(names), 0.7, 0.1 + tall.sum()
     figure = page.figure(page.top + panel + page.bottom)
     box = (left, page.bottom, page.width - left - right, panel)
     axes = page.axes(figure, box)

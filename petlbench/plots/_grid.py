@@ -19,6 +19,7 @@ def grid(
     y: str,
     bold: Sequence[str] = (),
     least: float = 0,
+    panel: float = 1.8,
 ) -> tuple[Figure, list[Axes]]:
     """An empty panel for each title; below, the names of lines that look as `looks` says.
 
@@ -30,10 +31,11 @@ def grid(
         y: What the y axes show.
         bold: Titles.
         least: Inches that a panel must be wide, unless it stands alone.
+        panel: Inches that it is high.
     """
     legend = Legend.of(page, names)
     # inches, as all that follows
-    left, gap, below, panel = 0.72, 0.48, 0.6, 1.8
+    left, gap, below = 0.72, 0.48, 0.6
     room = page.width - left - 0.12 + gap
     columns = min(len(titles), int(room / (1.5 + gap)) if len(titles) > 4 else 2)
     while columns > 1 and room / columns - gap <= least:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from petlbench.plots._base import Page, looks, pt
+from petlbench.plots._base import Page, longest, looks, pt
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,7 @@ class Legend:
     @classmethod
     def of(cls, page: Page, names: Sequence[str]) -> Legend:
         wrapped = [textwrap.fill(name, 36) for name in names]
-        longest = max(len(line) for name in wrapped for line in name.split("\n"))
-        fitting = int((page.width - 0.2) / (0.6 + 0.08 * longest))
+        fitting = int((page.width - 0.2) / (0.6 + 0.08 * longest(wrapped)))
         columns = max(1, min(4, len(names), fitting))
         tall = [0.06 + 0.165 * (name.count("\n") + 1) for name in wrapped]
         # it fills one column after the other

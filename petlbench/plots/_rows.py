@@ -19,8 +19,7 @@ def panels(
 ) -> tuple[Figure, list[Axes], Array]:
     """An empty panel for each title, the first one's bold; and the height of each row in them."""
     names = [textwrap.fill(row.method, 26) for row in rows]
-    longest = max(len(line) for name in names for line in name.split("\n"))
-    left = 0.3 + 0.087 * longest + (0.3 if any(row.letters for row in rows) else 0)
+    left = 0.3 + 0.087 * base.longest(names) + (0.3 if any(row.letters for row in rows) else 0)
     tall = np.array([0.1 + 0.155 * (name.count("\n") + 1) for name in names])
     # inches, as all that follows
     gap, below, panel = 0.22, 0.42, 0.1 + tall.sum()
@@ -30,8 +29,7 @@ def panels(
     width = room / columns - gap
     fitting = max(6, int(width / 0.09))  # letters
     heads = [textwrap.fill(title, fitting, break_long_words=False) for title in titles]
-    widest = max(len(line) for text in heads for line in text.split("\n"))
-    size = min(10, (width + gap - 0.08) / (0.0088 * widest))
+    size = min(10, (width + gap - 0.08) / (0.0088 * base.longest(heads)))
     head = 0.14 + 0.16 * (1 + max(text.count("\n") for text in heads))
     above = page.top - 0.35
     height = above + lines * (head + panel + below) + page.bottom - 0.6

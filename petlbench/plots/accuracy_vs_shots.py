@@ -36,7 +36,7 @@ def draw(results: Results) -> Figure:
     """The metric (%) against a group's number ("16 shots", "0.63 %"): a panel per data set.
 
     Tasks are called <data set>@<amount>. The first panel is the mean over data sets, at the
-    amounts that every data set was run with. Bars are one sample standard deviation over seeds.
+    amounts that every data set was run with. Bars are those of `_base.bars`.
     """
     board = results.board
     rows, amount, unit = base.ranked(board), *_amounts(board)

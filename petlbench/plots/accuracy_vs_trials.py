@@ -37,8 +37,7 @@ def draw(results: Results) -> Figure:
         lacking,
     )
     wrapped = [textwrap.fill(name, round(3.6 * page.width)) for name in names]
-    longest = max(len(line) for name in wrapped for line in name.split("\n"))
-    right = 0.42 + 0.085 * longest  # inches, for the names
+    right = 0.42 + 0.085 * base.longest(wrapped)  # inches, for the names
     tall = np.array([0.06 + 0.16 * (name.count("\n") + 1) for name in wrapped])
     panel = max(3.1, 1.15 * tall.sum())
     figure = page.figure(page.top + panel + page.bottom)

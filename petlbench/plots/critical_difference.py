@@ -14,6 +14,7 @@ from petlbench.errors import UsageError
 from petlbench.plots import _base as base
 from petlbench.plots._base import LINE, OTHER, Array, Page, pt
 from petlbench.results import Results
+from petlbench.verdict import p
 
 _ALPHA = 0.05
 _AXIS, _CLIQUE = 0.62, 0.085  # inches: from the top to the axis, between two thick lines
@@ -40,9 +41,7 @@ def draw(results: Results) -> Figure:
     order = np.argsort(found, kind="stable")
     ranks = np.asarray(found[order], dtype=float)
     difference = many.critical_difference(len(rows), len(board.tasks), _ALPHA)
-    p_value = many.friedman(scores).p_value
-    told = f"p = {p_value:.2g}" if p_value >= 0.001 else "p < 0.001"
-    told = told.replace(" ", "\u00a0")  # in one line
+    told = p(many.friedman(scores).p_value).replace(" ", "\u00a0")  # in one line
     facts = [
         f"Joined by a thick line: not told apart by Nemenyi's test at {_ALPHA:.0%}",
         f"Friedman's test of any difference: {told}",
@@ -60,7 +59,7 @@ def draw(results: Results) -> Figure:
     joined = _layers(_cliques(ranks, difference))
     first = _AXIS + 0.1 + _CLIQUE * len(joined)  # where the names begin
     panel = first + max(map(sum, tall))
-    side = 0.24 + 0.082 * max(len(line) for name in names for line in name.split("\n"))
+    side = 0.24 + 0.082 * base.longest(names)
     top = page.top - LINE  # there is no legend
     figure = page.figure(top + panel + page.bottom - 0.45)
     axes = page.axes(figure, (side, page.bottom - 0.45, page.width - 2 * side, panel))

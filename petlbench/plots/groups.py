@@ -21,7 +21,9 @@ def draw(results: Results) -> Figure:
     panels = {board.ranking: [row.ranking for row in rows]}
     panels |= {group: [row.groups[group] for row in rows] for group in board.groups}
     bar, told = base.bars([score for scores in panels.values() for score in scores if score])
-    known = all(score.best is not None for score in panels[board.ranking] if score)
+    equal = {name: [score and score.best for score in scores] for name, scores in panels.items()}
+    equal[board.ranking] = [row.as_good_as_best for row in rows]  # as the letters have it
+    known = all(each is not None for each in equal[board.ranking])
     best = "not told apart from the best" if known else "the best"
     page = Page.of(
         board,
@@ -30,12 +32,10 @@ def draw(results: Results) -> Figure:
         base.judged(board),
     )
     figure, all_axes, y = _rows.panels(page, rows, list(panels))
-    for axes, scores in zip(all_axes, panels.values(), strict=True):
+    for axes, (name, scores) in zip(all_axes, panels.items(), strict=True):
         values = np.array([base.percent(score) for score in scores])
         reach = np.array([bar(score) if score else (np.nan, np.nan) for score in scores])
-        filled = np.array([bool(score and score.best) for score in scores])
-        if not known:
-            filled = values == values.max()
+        filled = np.array(equal[name], dtype=bool) if known else values == np.nanmax(values)
         axes.errorbar(values, y, xerr=reach.T, fmt="none", color=OTHER, elinewidth=1, capsize=2)
         for chosen, fill in ((filled, FRONT), (~filled, "white")):
             axes.plot(values[chosen], y[chosen], "o", ms=5, color=FRONT, mfc=fill)

@@ -39,9 +39,8 @@ def draw(results: Results, over_tasks: bool = False) -> Figure:
 
     names = [textwrap.fill(row.method, round(3.9 * page.width)) for row in rows]
     tall = np.array([0.1 + 0.155 * (name.count("\n") + 1) for name in names])
-    longest = max(len(line) for name in names for line in name.split("\n"))
     letters = max(len(row.letters) for row in rows)
-    left, right, panel_height = 0.3 + 0.09 * longest + 0.06 * letters, 0.25, tall.sum()
+    left, right, panel_height = 0.3 + 0.09 * base.longest(names) + 0.06 * letters, 0.25, tall.sum()
     figure = page.figure(page.top + panel_height + page.bottom)
     box = (left, page.bottom, page.width - left - right, panel_height)
     axes = page.axes(figure, box)

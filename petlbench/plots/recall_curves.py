@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Row, metrics
 from petlbench.plots import _base as base
-from petlbench.plots._base import GRID, Array, Page, looks, pt
-from petlbench.plots._legend import Legend
+from petlbench.plots._base import GRID, Array, Page, looks
+from petlbench.plots._grid import grid
 from petlbench.results import Results
 
 _WAYS = {  # array of predictions -> title
@@ -56,40 +56,14 @@ def draw(results: Results) -> Figure:
     ]
     page = Page.of(board, "recall at K", facts, notes)
 
-    legend = Legend.of(page, list(runs))
-    side_by_side = page.width > 6
-    left, gap, panel = 0.72, 0.3, 2.6 if side_by_side else 1.9
-    columns = len(_WAYS) if side_by_side else 1
-    lines = len(_WAYS) // columns
-    below = 0.6  # between panels
-    inner = lines * panel + (lines - 1) * below
-    top, low = page.top, page.bottom + legend.height
-    height = top + inner + low
-    width = (page.width - left - 0.15 - gap * (columns - 1)) / columns
-    figure = page.figure(height)
     curves = {way: [_curve(found, way) for found in runs.values()] for way in _WAYS}
     lowest = min(curve[1].min() for each in curves.values() for curve in each)
-    for i, (way, title) in enumerate(_WAYS.items()):
-        x = left + (i % columns) * (width + gap)
-        y = low + (lines - 1 - i // columns) * (panel + below)
-        axes = page.axes(figure, (x, y, width, panel))
-        axes.set_title(title, size=pt(10), loc="left")
-        _panel(axes, curves[way])
+    titles, x = list(_WAYS.values()), "K, of candidates ranked by similarity"
+    high = 2.6 if page.width > 6 else 1.9  # inches
+    figure, panels = grid(page, titles, list(runs), x, "recall at K (%)", least=2, panel=high)
+    for axes, each in zip(panels, curves.values(), strict=True):
+        _panel(axes, each)
         axes.set_ylim(max(0, lowest - 4), 102)
-        if i % columns:
-            axes.tick_params(axis="y", labelleft=False)
-    middle = (left + 0.5 * (page.width - left - 0.15)) / page.width
-    label = "K, of candidates ranked by similarity"
-    figure.text(middle, (low - 0.42) / height, label, ha="center", size=pt(10))
-    figure.text(
-        0.14 / page.width,
-        (low + inner / 2) / height,
-        "recall at K (%)",
-        rotation=90,
-        va="center",
-        size=pt(10),
-    )
-    legend.draw(figure, (low - 0.52) / height)
     return figure
 
 
@@ -130,6 +104,5 @@ def _panel(axes: Axes, curves: list[Array]) -> None:
     tens = [10**n for n in range(int(np.log10(most)) + 1)]
     ticks = sorted({*tens, *(k for k in _PRINTED if k <= most)})
     base.ticks(axes, ticks, [f"{tick:,}" for tick in ticks])
-    axes.tick_params(labelsize=pt(9))
     axes.grid(axis="y", **GRID)
     axes.set_axisbelow(True)

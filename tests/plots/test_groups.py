@@ -24,7 +24,8 @@ def judged(results: Results, but: str = "") -> Results:
 
     def of(row: Row) -> Row:
         groups = {name: with_interval(score) for name, score in row.groups.items()}
-        return replace(row, groups=groups, ranking=with_interval(row.ranking), letters="ab")
+        ranking = with_interval(row.ranking)
+        return replace(row, groups=groups, ranking=ranking, letters="ab", as_good_as_best=True)
 
     rows = tuple(row if row.method == but else of(row) for row in results.board.rows)
     return replace(results, board=replace(results.board, rows=rows))
@@ -59,6 +60,17 @@ def test_intervals() -> None:
     words = " ".join(plain(figure).split())
     assert "bars: 95% intervals, filled: not told apart from the best" in words
     assert "Methods that share a letter cannot be told apart" in words
+
+
+def test_what_is_filled_where_scores_rank_is_what_the_letters_say() -> None:
+    board = judged(RESULTS).board  # by their columns alone all are as good as the best
+    rows = [replace(row, as_good_as_best=place < 1) for place, row in enumerate(board.rows)]
+    figure = plots.draw("groups", replace(RESULTS, board=replace(board, rows=tuple(rows))))
+    counts = [
+        [len(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"]  # type: ignore[arg-type]
+        for axes in figure.axes
+    ]
+    assert counts == [[1, 2], *[[3, 0]] * len(board.groups)]  # filled, hollow
 
 
 def test_intervals_and_deviations_are_never_mixed() -> None:
