@@ -7,13 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from petlbench.leaderboard import metric_of
 from petlbench.statistics import panel as panels
 from petlbench.statistics.bootstrap import Bootstrap
-from petlbench.statistics.examples import contributions
-from petlbench.statistics.panel import Array
 from petlbench.statistics.resolve import Proposal, propose
 
 if TYPE_CHECKING:
@@ -44,7 +39,7 @@ def resolve(results: Results, rows: Sequence[Row], at_most: float = math.inf) ->
     panel = panels.of(results, [row.method for row in rows])
     boot = Bootstrap(panel)
     hours = tuple(_hours(results, row) for row in rows)
-    proposal = propose(boot, lambda task: _examples(results, rows, task), hours, at_most)
+    proposal = propose(boot, hours, at_most)
     methods = tuple(results.of(row)[0]["spec"]["method"]["name"] for row in rows)
     return Resolution(tuple(rows), methods, hours, proposal, tuple(boot.without_predictions()))
 
@@ -52,24 +47,3 @@ def resolve(results: Results, rows: Sequence[Row], at_most: float = math.inf) ->
 def _hours(results: Results, row: Row) -> float:
     seconds = [record["train_seconds"] + record["test_seconds"] for record in results.of(row)]
     return math.fsum(seconds) / len(row.seeds) / 3600
-
-
-def _examples(results: Results, rows: Sequence[Row], task: str) -> Array:
-    """(rows, seeds, examples): see `statistics.resolve.Load`."""
-    seeds = results.board.seeds
-    found: list[dict[int, Array]] = []
-    for row in rows:
-        added: dict[int, Array] = {}
-        for key in row.runs[task]:
-            record, arrays = results.cell(key, task), results.predictions(key, task)
-            metric = metric_of(record, results.board.metric)
-            each = None if arrays is None else contributions(arrays, metric)
-            if each is not None:
-                added[seeds.index(record["spec"]["seed"])] = each
-        found.append(added if len(added) == len(row.runs[task]) else {})
-    count = max((len(each) for added in found for each in added.values()), default=0)
-    made = np.full((len(rows), len(seeds), count), np.nan)
-    for m, added in enumerate(found):
-        for s, each in added.items():
-            made[m, s] = each
-    return made

@@ -8,40 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from conftest import CLI
 from synthetic import records, write
 
 from petlbench import results as loaded
 from petlbench.commands._resolve import _commands, _given, _verdict
-from petlbench.resolve import Resolution, _examples, resolve
-from petlbench.statistics import panel as panels
+from petlbench.resolve import Resolution, resolve
 from petlbench.statistics.resolve import LIMIT, Pair
 
 
 def board(folder: Path) -> loaded.Results:
     (found,) = loaded.load(folder)[0]
     return found
-
-
-def test_examples_of_runs_have_the_means_of_the_panel(tmp_path: Path) -> None:
-    found = records(3, tasks=2, seeds=3)
-    folder = write(tmp_path / "results", found)
-    dropped = next(r for r in found if r["spec"]["method"]["name"] == "lora")
-    (folder / "artifacts" / f"{dropped['key']}.predictions.npz").unlink()
-    comparison = board(folder)
-    rows = comparison.board.rows
-    panel = panels.of(comparison)
-    task = dropped["spec"]["task"]
-    added = _examples(comparison, rows, task)
-    assert added.shape == (3, 3, 200)
-    lora = [row.method for row in rows].index("lora")
-    assert np.isnan(added[lora]).all()  # one of its runs is not kept, so none counts
-    others = [m for m in range(3) if m != lora]
-    np.testing.assert_allclose(added[others].mean(axis=1), panel.examples(task)[others])
-    scores = panel.scores[others, panel.tasks.index(task)]
-    np.testing.assert_allclose(added[others].mean(axis=2), scores)
 
 
 def test_hours_are_those_of_a_seed_on_all_tasks(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,7 +45,9 @@ class Panel:
     totals: Array  # (tasks,) test examples
     runs: tuple[int, ...]  # of each task: the first task that was measured by the same runs,
     tests: tuple[int, ...]  # on the same test set
-    load: Callable[[str], Array]  # see `examples`
+    # task -> of each method, place of a seed -> (examples,): what each test example adds to the
+    # score of that run; empty for a method unless the predictions of all of its runs are kept
+    load: Callable[[str], Sequence[Mapping[int, Array]]]
     least: float = 0.0  # that a score can be; 1 is the most
 
     @property
@@ -79,7 +81,13 @@ class Panel:
 
         NaN in the row of a method whose predictions are not kept; (methods, 0) if no method's are.
         """
-        return self.load(task)
+        added = self.load(task)
+        means = [{0: np.mean(list(each.values()), axis=0)} if each else {} for each in added]
+        return _filled(means, 1)[:, 0]
+
+    def examples_of_runs(self, task: str) -> Array:
+        """(methods, seeds, examples): likewise of each run, NaN where there is none."""
+        return _filled(self.load(task), len(self.seeds))
 
     def mean(self, column: str) -> Array:
         """(methods,): that column."""
@@ -117,10 +125,8 @@ def of(
                 least = min(least, LEAST.get(metric_of(record, board.metric), 0.0))
                 totals[t], tests[t] = record["test"]["total"], record["data"]["test"]
 
-    def load(task: str) -> Array:
-        found = [_examples(results, row, task) for row in rows]
-        count = max((len(each) for each in found if each is not None), default=0)
-        return np.stack([np.full(count, np.nan) if each is None else each for each in found])
+    def load(task: str) -> list[dict[int, Array]]:
+        return [_examples(results, row, task) for row in rows]
 
     runs = [tuple(row.runs[task] for row in rows) for task in order]
     return Panel(
@@ -137,21 +143,30 @@ def of(
     )
 
 
-def _examples(results: Results, row: Row, task: str) -> Array | None:
-    """(examples,): the mean over seeds; None unless the predictions of all of them are kept."""
-    unit, keys = results.board.metric, row.runs[task]
-    total: Array | float = 0.0
-    for key in keys:
+def _examples(results: Results, row: Row, task: str) -> dict[int, Array]:
+    """Of one method, see `Panel.load`."""
+    unit, found = results.board.metric, {}
+    for key in row.runs[task]:
         record, arrays = results.cell(key, task), results.predictions(key, task)
         metric = metric_of(record, unit)
         added = None if arrays is None else contributions(arrays, metric)
         if added is None:
-            return None
+            return {}
         if abs(added.mean() - value(record, unit)) > 1e-6:
             raise UsageError(
                 f"the predictions of run {key} give {metric} {added.mean():.4f} and its record "
                 f"says {value(record, unit):.4f}: one of the two was edited. Move the files of "
                 f"this run out of {results.store.folder}, then run it again."
             )
-        total = total + added / len(keys)
-    return None if not keys else np.asarray(total, dtype=float)
+        found[results.board.seeds.index(record["spec"]["seed"])] = added
+    return found
+
+
+def _filled(added: Sequence[Mapping[int, Array]], seeds: int) -> Array:
+    """(methods, seeds, examples) of what `Panel.load` gives; NaN elsewhere."""
+    count = max((len(each) for by_seed in added for each in by_seed.values()), default=0)
+    found = np.full((len(added), seeds, count), np.nan)
+    for m, by_seed in enumerate(added):
+        for s, each in by_seed.items():
+            found[m, s] = each
+    return found

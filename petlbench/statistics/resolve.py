@@ -16,7 +16,7 @@ widened as `bootstrap` widens it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,9 +34,6 @@ FAR = 10_000  # seeds that nobody will run
 
 
 Counts = NDArray[np.int64] | int  # of seeds
-# task -> (methods, seeds, examples): what each test example adds to the score of each run; NaN of
-# a seed that a method lacks, and of a method without all of its predictions
-Load = Callable[[str], Array]
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Noise:
         return max(float(self.examples[a, a] + self.examples[b, b] - 2 * self.examples[a, b]), 0.0)
 
 
-def noise(panel: Panel, load: Load) -> Noise:
+def noise(panel: Panel) -> Noise:
     """That of what ranks a panel."""
     methods, tasks, _ = panel.scores.shape
     weights = panel.columns[panel.ranking].weights(tasks)
@@ -83,7 +80,7 @@ def noise(panel: Panel, load: Load) -> Noise:
         seeds += covariance(panel.scores[:, same].transpose(0, 2, 1) @ weights[same, None])
     for test in sorted({panel.tests[t] for t in used}):
         same = [t for t in used if panel.tests[t] == test]
-        added = [weights[t] * load(panel.tasks[t]) for t in same]
+        added = [weights[t] * panel.examples_of_runs(panel.tasks[t]) for t in same]
         known = np.all([~np.isnan(each).all(axis=(1, 2)) for each in added], axis=0)
         means = panel.means[:, same]
         binomial = (means * (1 - means)).clip(0) @ (weights[same] ** 2 / panel.totals[same])
@@ -146,9 +143,7 @@ class Proposal:
     hours: float  # of the new ones
 
 
-def propose(
-    boot: Bootstrap, load: Load, hours: Sequence[float], at_most: float = math.inf
-) -> Proposal:
+def propose(boot: Bootstrap, hours: Sequence[float], at_most: float = math.inf) -> Proposal:
     """Seeds to add to the methods of a panel, best first, so that their ties are settled.
 
     The pair that gains most per hour comes first, a gain being the probability of being settled,
@@ -161,7 +156,6 @@ def propose(
     but 64% after 3 seeds on one, which tell little of the noise.
 
     Args:
-        load: The test examples of every run; the panel has means over seeds.
         hours: Of one seed of each method, on all tasks.
     """
     panel = boot.panel
@@ -171,7 +165,7 @@ def propose(
     apart = ties.apart(values, draws)
     tied = [(int(a), int(b)) for a, b in np.argwhere(np.triu(~apart, 1))]
     start = (~np.isnan(panel.scores)).any(axis=1).sum(axis=1)
-    found = noise(panel, load)
+    found = noise(panel)
 
     def chance(a: int, b: int, na: Counts, nb: Counts) -> Array:
         over_seeds, counted = found.variance(a, b, na, nb)

@@ -87,6 +87,21 @@ def test_examples_are_means_over_seeds(tmp_path: Path) -> None:
             np.testing.assert_allclose(added[m], np.mean(right, axis=0))
 
 
+def test_examples_of_runs_are_those_of_each_score(tmp_path: Path) -> None:
+    results = comparison(tmp_path, lost=1)
+    panel = panels.of(results)
+    task = panel.tasks[2]
+    key = next(row for row in results.board.rows if row.method == "lora").runs[task][0]
+    (results.store.artifacts / f"{key}.predictions.npz").unlink()
+    added = panel.examples_of_runs(task)
+    assert added.shape == (4, 3, 200)
+    lora = panel.methods.index("lora")
+    assert np.isnan(added[lora]).all()  # one of its runs is not kept, so none counts
+    others = [m for m in range(4) if m != lora]
+    np.testing.assert_allclose(added[others].mean(axis=2), panel.scores[others, 2])
+    np.testing.assert_allclose(np.nanmean(added[others], axis=1), panel.examples(task)[others])
+
+
 def test_lost_predictions_of_one_seed_are_those_of_the_method(tmp_path: Path) -> None:
     results = comparison(tmp_path)
     panel = panels.of(results)

@@ -17,6 +17,7 @@ from petlbench.statistics.resolve import (
     PILOT,
     POWER,
     Noise,
+    Proposal,
     covariance,
     noise,
     propose,
@@ -51,8 +52,8 @@ class World:
         """The same test sets, on which endless seeds would give these means."""
         return replace(self, means=tuple(of - self.fixed.mean(axis=(1, 2))))
 
-    def sweep(self, seeds: tuple[int, ...], number: int = 0) -> tuple[Panel, Array]:
-        """A panel with so many seeds of each method, and (methods, tasks, seeds, examples)."""
+    def sweep(self, seeds: tuple[int, ...], number: int = 0) -> Panel:
+        """A panel with so many seeds of each method."""
         rng = np.random.default_rng([8, self.number, number])
         shape = (len(self.means), len(self.tasks), max(seeds))
         added = np.array(self.means)[:, None, None, None] + self.fixed[:, :, None]
@@ -60,7 +61,7 @@ class World:
         added += self.seed * rng.standard_normal(shape)[..., None]
         for m, count in enumerate(seeds):
             added[m, :, count:] = np.nan
-        panel = Panel(
+        return Panel(
             methods=tuple(f"m{m}" for m in range(len(seeds))),
             groups=(("all", self.tasks),),
             seeds=tuple(range(max(seeds))),
@@ -69,17 +70,15 @@ class World:
             totals=np.full(len(self.tasks), float(EXAMPLES)),
             runs=tuple(range(len(self.tasks))),
             tests=tuple(range(len(self.tasks))),
-            load=lambda task: np.nanmean(added[:, self.tasks.index(task)], axis=1),
+            load=lambda task: [
+                dict(enumerate(each[:count]))
+                for each, count in zip(added[:, self.tasks.index(task)], seeds, strict=True)
+            ],
         )
-        return panel, added
-
-    def noise(self, panel: Panel, added: Array) -> Noise:
-        return noise(panel, lambda task: added[:, self.tasks.index(task)])
 
 
-def proposal(world: World, panel: Panel, added: Array, hours: tuple[float, ...], **more: float):
-    boot = Bootstrap(panel, count=2_000)
-    return propose(boot, lambda task: added[:, world.tasks.index(task)], hours, **more)
+def proposal(panel: Panel, hours: tuple[float, ...], **more: float) -> Proposal:
+    return propose(Bootstrap(panel, count=2_000), hours, **more)
 
 
 def test_covariance_is_that_of_pairwise_complete_seeds() -> None:
@@ -95,8 +94,8 @@ def test_covariance_is_that_of_pairwise_complete_seeds() -> None:
 def test_the_parts_of_the_noise_are_found() -> None:
     tasks = tuple(f"t{i}" for i in range(30))
     world = World((0.7, 0.7), example=0.3, both=0.4, seed=0.02, tasks=tasks)
-    panel, added = world.sweep((8, 8))
-    found = world.noise(panel, added)
+    panel = world.sweep((8, 8))
+    found = noise(panel)
     t = len(tasks)
     np.testing.assert_allclose(found.seeds.diagonal(), (0.02**2 + 0.4**2 / EXAMPLES) / t, rtol=0.25)
     np.testing.assert_allclose(found.both.diagonal(), 0.4**2 / EXAMPLES / t, rtol=0.05)
@@ -108,9 +107,9 @@ def test_what_ties_count_is_what_the_bootstrap_finds() -> None:
     """Variance of a difference, from formulas and from 20,000 resamples; unequal seeds too."""
     for seeds in ((4, 4), (5, 5), (6, 6)):
         world = World((0.7, 0.72), number=sum(seeds))
-        panel, added = world.sweep(seeds)
+        panel = world.sweep(seeds)
         draws = Bootstrap(panel, count=20_000).draws(panel.ranking)
-        counted = world.noise(panel, added).variance(0, 1, *seeds)[1]
+        counted = noise(panel).variance(0, 1, *seeds)[1]
         assert (draws[:, 0] - draws[:, 1]).var() == pytest.approx(float(counted), rel=0.06)
 
 
@@ -132,14 +131,14 @@ def test_the_promise_is_kept() -> None:
     settled, promised = [], []
     for number in range(40):
         world = World((0.700, 0.688), number=number, seed=0.012, example=0.15)
-        pilot, added = world.sweep((4, 4))
-        found = proposal(world, pilot, added, (1.0, 1.0))
+        pilot = world.sweep((4, 4))
+        found = proposal(pilot, (1.0, 1.0))
         if not found.pairs or found.pairs[0].chance < POWER:
             continue
         promised.append(found.pairs[0].chance)
         again = world.with_differences(np.nanmean(pilot.scores, axis=(1, 2)))
         for repetition in range(12):
-            panel, _ = again.sweep(found.seeds, 1 + repetition)
+            panel = again.sweep(found.seeds, 1 + repetition)
             values = panel.mean(panel.ranking)
             draws = Bootstrap(panel, count=500).draws(panel.ranking)
             settled.append(ties.apart(values, draws)[0, 1])
@@ -149,11 +148,11 @@ def test_the_promise_is_kept() -> None:
 
 def test_a_difference_below_what_examples_tell_takes_no_seeds() -> None:
     world = World((0.7, 0.7), seed=0.03).with_differences(np.array([0.701, 0.700]))
-    panel, added = world.sweep((3, 3))
+    panel = world.sweep((3, 3))
     panel = replace(panel, scores=panel.scores - panel.scores.mean(axis=(1, 2), keepdims=True))
     panel.scores[0] += 0.701
     panel.scores[1] += 0.700
-    found = proposal(world, panel, added, (1.0, 1.0))
+    found = proposal(panel, (1.0, 1.0))
     (pair,) = found.pairs
     assert pair.difference == pytest.approx(0.001)
     assert pair.difference < pair.least_ever < pair.least
@@ -166,11 +165,11 @@ def test_a_difference_below_what_examples_tell_takes_no_seeds() -> None:
 
 def test_a_small_difference_takes_more_seeds_than_are_proposed() -> None:
     world = World((0.7, 0.698), example=0.0, both=0.0, seed=0.02)
-    panel, added = world.sweep((3, 3), number=2)
+    panel = world.sweep((3, 3), number=2)
     panel.scores[:] -= panel.scores.mean(axis=(1, 2), keepdims=True)
     panel.scores[0] += 0.702
     panel.scores[1] += 0.700
-    found = proposal(world, panel, added, (1.0, 1.0))
+    found = proposal(panel, (1.0, 1.0))
     (pair,) = found.pairs
     # (1.96 + 0.84)^2 * 2 * 0.02^2 / 6 tasks / 0.002^2, the usual power analysis
     assert pair.needed == pytest.approx(2.8**2 * 2 * 0.02**2 / 6 / 0.002**2, rel=0.5)
@@ -180,28 +179,28 @@ def test_a_small_difference_takes_more_seeds_than_are_proposed() -> None:
 
 def test_one_seed_gets_a_pilot_first() -> None:
     world = World((0.7, 0.699, 0.3))
-    panel, added = world.sweep((1, 1, 1))
-    found = proposal(world, panel, added, (2.0, 3.0, 100.0))
+    panel = world.sweep((1, 1, 1))
+    found = proposal(panel, (2.0, 3.0, 100.0))
     (pair,) = found.pairs
     assert {pair.better, pair.worse} == {0, 1}
     assert math.isnan(pair.needed) and math.isnan(pair.chance) and math.isnan(pair.least_ever)
     assert found.seeds == (PILOT, PILOT, 1)  # the third is in no tie
     assert found.hours == (PILOT - 1) * 5.0
-    assert proposal(world, panel, added, (2.0, 3.0, 1.0), at_most=5.0).seeds == (PILOT, 1, 1)
+    assert proposal(panel, (2.0, 3.0, 1.0), at_most=5.0).seeds == (PILOT, 1, 1)
 
 
-def three() -> tuple[World, Panel, Array]:
+def three() -> Panel:
     world = World((0.71, 0.70, 0.69), seed=0.035, example=0.05)
-    panel, added = world.sweep((3, 3, 3))
+    panel = world.sweep((3, 3, 3))
     panel.scores[:] -= panel.scores.mean(axis=(1, 2), keepdims=True)
     panel.scores[:] += np.array([0.72, 0.70, 0.68])[:, None, None]
-    return world, panel, added
+    return panel
 
 
 def test_seeds_go_where_they_are_cheap() -> None:
-    world, panel, added = three()
-    cheap = proposal(world, panel, added, (1.0, 1.0, 1.0))
-    dear = proposal(world, panel, added, (1.0, 100.0, 1.0))
+    panel = three()
+    cheap = proposal(panel, (1.0, 1.0, 1.0))
+    dear = proposal(panel, (1.0, 100.0, 1.0))
     assert dear.seeds[1] < cheap.seeds[1]
     assert dear.seeds[2] > cheap.seeds[2]  # it takes more of them instead
     for found in (cheap, dear):
@@ -209,29 +208,28 @@ def test_seeds_go_where_they_are_cheap() -> None:
 
 
 def test_the_best_methods_come_first_and_hours_bound_them() -> None:
-    world, panel, added = three()
-    every = proposal(world, panel, added, (1.0, 1.0, 1.0))
+    panel = three()
+    every = proposal(panel, (1.0, 1.0, 1.0))
     places = [(pair.better, pair.worse) for pair in every.pairs]
     assert places == sorted(places) and (0, 1) in places and (1, 2) in places
-    some = proposal(world, panel, added, (1.0, 1.0, 1.0), at_most=every.hours - 1)
+    some = proposal(panel, (1.0, 1.0, 1.0), at_most=every.hours - 1)
     assert some.hours <= every.hours - 1
     chances = {(pair.better, pair.worse): pair.chance for pair in some.pairs}
     assert chances[0, 1] >= POWER > chances[1, 2]  # the tie at the top is settled first
-    assert proposal(world, panel, added, (1.0, 1.0, 1.0), at_most=0.5).seeds == (3, 3, 3)
+    assert proposal(panel, (1.0, 1.0, 1.0), at_most=0.5).seeds == (3, 3, 3)
 
 
 def test_nothing_is_proposed_for_what_is_settled() -> None:
     world = World((0.9, 0.5))
-    panel, added = world.sweep((3, 3))
-    found = proposal(world, panel, added, (1.0, 1.0))
+    panel = world.sweep((3, 3))
+    found = proposal(panel, (1.0, 1.0))
     assert found.pairs == () and found.seeds == (3, 3) and found.hours == 0
 
 
 def test_without_predictions_examples_count_as_binomial() -> None:
-    world = World((0.7, 0.695))
-    panel, _ = world.sweep((3, 3))
-    panel = replace(panel, load=lambda task: np.full((2, 0), np.nan))
-    found = noise(panel, lambda task: np.full((2, 3, 0), np.nan))
+    panel = World((0.7, 0.695)).sweep((3, 3))
+    panel = replace(panel, load=lambda task: [{}, {}])
+    found = noise(panel)
     shares = panel.means * (1 - panel.means)
     expected = shares.sum(axis=1) / EXAMPLES / len(TASKS) ** 2
     np.testing.assert_allclose(found.examples, np.diag(expected))
