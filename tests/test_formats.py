@@ -83,6 +83,16 @@ def test_printed_table_fits_and_shows_every_method(width: int) -> None:
     assert ("digits" in text.splitlines()[3]) == (width == 200)
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_group_that_ranks_is_shown_however_narrow_the_screen(width: int) -> None:
+    (board,) = build(full("lora"), list(GROUPS), ranking="Natural")
+    assert board.ranking in board.groups
+    stream = io.StringIO()
+    table.show([board], Console(file=stream, width=width))
+    assert "Natural" in stream.getvalue().partition("──")[0]  # of the headers
+
+
+
 # -- what statistics found ------------------------------------------------------------------------
 
 

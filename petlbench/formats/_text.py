@@ -84,6 +84,11 @@ def scores(board: Leaderboard) -> list[Column]:
     return means(board) + groups(board) + tasks(board) + further(board)
 
 
+def columns(board: Leaderboard) -> list[Column]:
+    """All that a file has room for."""
+    return who(board) + scores(board) + costs(board)
+
+
 def costs(board: Leaderboard) -> list[Column]:
     """Every convention of counting side by side, where any row tells it."""
     values = [row.trainable_parameters for row in board.rows]
@@ -177,6 +182,21 @@ def parameters(row: Row) -> str:
     return mean if low == high else f"{mean} ({low}–{high})"
 
 
+def interval(score: Score) -> str:
+    """Of 95%, in percent; empty where none is known."""
+    if score.low is None or score.high is None:
+        return ""
+    return f"[{100 * score.low:.1f}, {100 * score.high:.1f}]"
+
+
+def told(score: Score) -> str:
+    """A score in a sentence: in percent, with its interval or its spread over seeds."""
+    text = f"{100 * score.mean:.1f} %"
+    if known := interval(score):
+        return f"{text}, 95% interval {known}"
+    return text if score.std is None else f"{text} ± {100 * score.std:.1f} over seeds"
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return NONE
@@ -221,9 +241,7 @@ def _scores(board: Leaderboard, header: str, scores: Scores) -> Column:
 def _cell(score: Score | None, mark: str) -> Cell:
     if score is None:
         return Cell(NONE)
-    spread = "" if score.std is None else f"± {100 * score.std:.1f}"
-    if score.low is not None and score.high is not None:
-        spread = f"[{100 * score.low:.1f}, {100 * score.high:.1f}]"
+    spread = interval(score) or ("" if score.std is None else f"± {100 * score.std:.1f}")
     return Cell(f"{100 * score.mean:.1f}", spread, mark, score.mean)
 
 

@@ -25,17 +25,18 @@ _STYLE = (
 def write(found: Sequence[Results]) -> str:
     """One table for each comparison, its caption above and notes below; the best in bold."""
     boards = [each.board for each in found]
-    why = f"<p>{escape(_text.apart(boards))}</p>\n" if len(boards) > 1 else ""
+    why = _text.apart(boards)
+    above = f"<p>{escape(why)}</p>\n" if why else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>petlbench leaderboard</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>\n"
-        f"{why}{''.join(map(_table, boards))}</body>\n</html>\n"
+        f"{above}{''.join(map(_table, boards))}</body>\n</html>\n"
     )
 
 
 def _table(board: Leaderboard) -> str:
-    columns = _text.who(board) + _text.scores(board) + _text.costs(board)
+    columns = _text.columns(board)
     rows = zip(*(column.cells for column in columns), strict=True)
     lines = [
         "<table>",

@@ -40,7 +40,7 @@ def write(found: Sequence[Results]) -> str:
 
 
 def _table(board: Leaderboard) -> str:
-    columns = _text.who(board) + _text.scores(board) + _text.costs(board)
+    columns = _text.columns(board)
     rows = zip(*(column.cells for column in columns), strict=True)
     lines = [
         r"\begin{table}",

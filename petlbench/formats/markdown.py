@@ -14,12 +14,13 @@ EXTENSION = ".md"
 def write(found: Sequence[Results]) -> str:
     """One table for each comparison, caption and notes below it; the best in bold."""
     boards = [each.board for each in found]
-    parts = [f"{_text.apart(boards)}\n"] if len(boards) > 1 else []
+    why = _text.apart(boards)
+    parts = [f"{why}\n"] if why else []
     return "\n".join([*parts, *map(_table, boards)])
 
 
 def _table(board: Leaderboard) -> str:
-    columns = _text.who(board) + _text.scores(board) + _text.costs(board)
+    columns = _text.columns(board)
     lines = [
         line(column.header for column in columns),
         line(":--" if column.is_text else "--:" for column in columns),

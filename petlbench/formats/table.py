@@ -57,10 +57,12 @@ def show(boards: Sequence[Leaderboard], console: Console) -> None:
     for board in boards:
         means, groups = _text.means(board), _text.groups(board)
         tasks, rest = _text.tasks(board), _text.further(board)
-        ranking = [column for column in means + groups if column.header.lower() == board.ranking]
+        chosen = board.ranking.lower()  # a mean, or a group
+        ranking = [column for column in means + groups if column.header.lower() == chosen]
+        summary = means + [column for column in ranking if column in groups]
         costs = [column for column in _text.costs(board) if column.header not in _TOO_MANY]
-        choices = (means + groups + tasks + rest, means + groups + rest, means + rest)
-        for scores in (*choices, means + groups, means, ranking or means):
+        choices = (means + groups + tasks + rest, means + groups + rest, summary + rest)
+        for scores in (*choices, means + groups, summary, ranking or means):
             columns = [*_text.who(board), *scores, *costs]
             table = _table(board, columns)
             unbounded = console.options.update(width=10_000)
@@ -71,8 +73,8 @@ def show(boards: Sequence[Leaderboard], console: Console) -> None:
         for note in board.notes:
             console.print(f"[yellow]![/] {escape(note)}", highlight=False)
         console.print()
-    if len(boards) > 1:
-        console.print(f"[yellow]![/] {escape(_text.apart(boards))}", highlight=False)
+    if why := _text.apart(boards):
+        console.print(f"[yellow]![/] {escape(why)}", highlight=False)
 
 
 def _table(board: Leaderboard, columns: Sequence[_text.Column]) -> Table:

@@ -15,6 +15,7 @@ from petlbench.errors import UsageError, unknown
 from petlbench.leaderboard import Leaderboard, Row
 from petlbench.plots import _base as base
 from petlbench.plots._base import FRONT, GRID, OTHER, Array, Page, pt
+from petlbench.plots._cost import COUNTS, Units, pareto_front, short, ticks
 from petlbench.plots._labels import label_points
 from petlbench.results import Results
 
@@ -26,30 +27,29 @@ class Cost:
     name: str
     label: str  # of the axis
     of: Callable[[Row], float | None]
-    units: tuple[tuple[float, str], ...]  # of the numbers at the axis, the largest first
+    units: Units  # of the numbers at the axis
     machine: bool = False  # whether it depends on the machine
 
 
-_COUNTS = ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
 _BYTES = ((1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1, " B"))
 COSTS = {
     "parameters": Cost(
         "trainable parameters",
         "trainable parameters, without head",
         lambda row: row.trainable_parameters,
-        _COUNTS,
+        COUNTS,
     ),
     "parameters-with-head": Cost(
         "trainable parameters with head",
         "trainable parameters, with head",
         lambda row: row.trainable_parameters_with_head,
-        _COUNTS,
+        COUNTS,
     ),
     "inference-parameters": Cost(
         "parameters left at inference",
         "parameters beside backbone and head after merging",
         lambda row: row.inference_parameters,
-        _COUNTS,
+        COUNTS,
     ),
     "added-flops": Cost(
         "added compute",
@@ -115,15 +115,6 @@ def draw(results: Results, x: str = "parameters") -> Figure:
     return figure
 
 
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of (cost, value) points that no other matches at most the cost and beats."""
-    return [
-        i
-        for i, (cost, value) in enumerate(points)
-        if not any(c <= cost and v >= value and (c, v) != (cost, value) for c, v in points)
-    ]
-
-
 def _machines(results: Results, rows: Sequence[Row]) -> list[str]:
     """Where it was measured; a warning if in several places."""
     found = set()
@@ -161,8 +152,8 @@ def _against(
     low, high = (percent - spread[:, 0]).min(), (percent + spread[:, 1]).max()
     margin = max(0.12 * (high - low), 0.5)
     axes.set_ylim(low - margin, high + margin)
-    ticks = [tick for tick in axes.get_yticks() if low - margin <= tick <= min(100, high + margin)]
-    axes.set_yticks(ticks)
+    marks = [mark for mark in axes.get_yticks() if low - margin <= mark <= min(100, high + margin)]
+    axes.set_yticks(marks)
     axes.grid(axis="y", **GRID)
     axes.set_axisbelow(True)
 
@@ -209,19 +200,17 @@ def _cost_axis(axes: Axes, costs: Array, cost: Cost) -> Array:
     # At least 0.8 decades, so that two ticks of 1, 2, 5 are always in sight.
     pad = max(0.1 * (high - low), (0.8 - (high - low)) / 2)
     low, high = low - pad, high + pad
-    factors = (1,) if high - low > 2.2 else (1, 2, 5)
-    ticks = [f * 10.0**k for k in range(int(low) - 1, int(high) + 1) for f in factors]
-    ticks = [tick for tick in ticks if 10**low <= tick <= 10**high and costs.any()]
-    names = [_short(tick, cost) for tick in ticks]
+    at = ticks(10**low, 10**high) if costs.any() else []
+    names = [short(each, cost.units) for each in at]
     left, zero = low, 0.0
     if (costs <= 0).any():
         slot = 0.15 * (high - low)
         left, zero = low - slot, 10 ** (low - 0.5 * slot)
-        ticks, names = [zero, *ticks], ["0", *names]
-        at = slot / (high - left)
+        at, names = [zero, *at], ["0", *names]
+        broken = slot / (high - left)
         for width, look in ((0.005, _ERASER), (0.006, _SLASH)):
             axes.plot(
-                [at - width, at + width],
+                [broken - width, broken + width],
                 [0, 0],
                 transform=axes.transAxes,
                 clip_on=False,
@@ -230,11 +219,6 @@ def _cost_axis(axes: Axes, costs: Array, cost: Cost) -> Array:
             )
     axes.set_xscale("log")
     axes.set_xlim(10**left, 10**high)
-    base.ticks(axes, ticks, names)
+    base.ticks(axes, at, names)
     axes.set_xlabel(cost.label)
     return np.where(costs > 0, costs, zero)
-
-
-def _short(number: float, cost: Cost) -> str:
-    size, unit = next((u for u in cost.units if number >= u[0] * 0.999), cost.units[-1])
-    return f"{number / size:,.12g}{unit}"

@@ -44,7 +44,6 @@ def render(
     from petlbench.formats import _text
     from petlbench.leaderboard import differences
     from petlbench.published.block import NOT_RANKED
-    from petlbench.report.charts import interval
     from petlbench.report.section import MOST_RECORDS, Section
 
     boards = [each.board for each in found]
@@ -77,7 +76,7 @@ def render(
         "duration": _text.duration,
         "parameters": _text.parameters,
         "percent": lambda fraction: f"{100 * fraction:.1f}",
-        "interval": interval,
+        "interval": _text.interval,
     }
     return environment.get_template("page.html").render(
         sections=[Section(each, number, baseline) for number, each in enumerate(found, 1)],

@@ -11,8 +11,9 @@ from bokeh.embed import json_item
 from bokeh.models import ColumnDataSource, FactorRange, FixedTicker, HoverTool
 from bokeh.plotting import figure
 
-from petlbench.leaderboard import Leaderboard, Row, Score
-from petlbench.plots.params_vs_accuracy import pareto_front
+from petlbench.formats import _text
+from petlbench.leaderboard import Leaderboard, Row
+from petlbench.plots._cost import COUNTS, pareto_front, short, ticks
 
 Json = dict[str, Any]
 
@@ -49,11 +50,13 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
         toolbar_location="above",
         tooltips=None,
     )
-    _ticks(plot, low, high)
+    names = {tick: short(tick, COUNTS) for tick in ticks(low, high)}
+    plot.xgrid.ticker = FixedTicker(ticks=list(names))
     if 0 in params:
-        plot.xaxis.ticker.ticks = [zero, *plot.xaxis.ticker.ticks]
-        plot.xaxis.major_label_overrides |= {zero: "0"}
+        names = {zero: "0", **names}
         plot.vspan([low], line_color=_GRID, line_width=3)
+    plot.xaxis.ticker = FixedTicker(ticks=list(names))
+    plot.xaxis.major_label_overrides = names
     steps = sorted({(x[i], values[i]) for i in front})
     line = [steps[0]]
     for (_, before), (at, value) in pairwise(steps):
@@ -69,7 +72,7 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
             "method": [row.method for row in rows],
             "settings": [f"settings: {settings[row.method]}" for row in rows],
             "params": [f"{count:,} trainable parameters" for count in params],
-            "score": [f"{board.ranking}: {told(score)}" for score in scores],
+            "score": [f"{board.ranking}: {_text.told(score)}" for score in scores],
             "rank": [_rank(row) for row in rows],
             "fill": [_FRONT if i in front else "#ffffff" for i in range(len(rows))],
             "line": [_FRONT if i in front else _OTHER for i in range(len(rows))],
@@ -110,7 +113,7 @@ def heat_map(board: Leaderboard, baseline: str | None, name: str) -> Json:
             "y": [short for _, short, _, _ in found],
             "method": [row.method for row, *_ in found],
             "task": [f"{task} ({group})" for _, _, (group, task), _ in found],
-            "score": [told(score) if score else "not finished" for *_, score in found],
+            "score": [_text.told(score) if score else "not finished" for *_, score in found],
             "difference": [f"{each} points to {baseline or 'the mean'}" for each in points],
             "text": points if baseline else scores,
             "shade": [shade for shade, _ in shades],
@@ -178,20 +181,6 @@ def _places(params: Sequence[int]) -> tuple[float, float, float]:
     return 10 ** (low - 0.075 * (high - low)), 10**low, 10**high
 
 
-def _ticks(plot: Any, low: float, high: float) -> None:
-    """10K, 100K, 1M, and between them where the axis is short."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1,) if math.log10(high / low) > 2.2 else (1, 2, 5)
-    ticks = [f * 10.0**k for k in powers for f in factors if low <= f * 10.0**k <= high]
-    units = ((1e9, "B"), (1e6, "M"), (1e3, "K"), (1, ""))
-    plot.xaxis.ticker = FixedTicker(ticks=ticks)
-    plot.xgrid.ticker = FixedTicker(ticks=ticks)
-    plot.xaxis.major_label_overrides = {
-        tick: next(f"{tick / size:g}{unit}" for size, unit in units if tick >= 0.999 * size)
-        for tick in ticks
-    }
-
-
 def _name_front(plot: Any, names: dict[tuple[float, float], str], zero: float) -> None:
     """To the left of each point and above, where a front has no other point.
 
@@ -209,21 +198,6 @@ def _name_front(plot: Any, names: dict[tuple[float, float], str], zero: float) -
     look = {"text_font_size": "12px", "text_color": _TEXT, "text_baseline": "bottom"}
     place = {"text_align": "align", "x_offset": "away", "y_offset": -5}
     plot.text("x", "y", text="name", source=source, **look, **place)
-
-
-def told(score: Score) -> str:
-    """A score in percent, with its interval or its spread over seeds."""
-    text = f"{100 * score.mean:.1f} %"
-    if score.low is not None:
-        return f"{text}, 95% interval {interval(score)}"
-    return text if score.std is None else f"{text} ± {100 * score.std:.1f} over seeds"
-
-
-def interval(score: Score) -> str:
-    """In percent; empty where none is known."""
-    if score.low is None or score.high is None:
-        return ""
-    return f"[{100 * score.low:.1f}, {100 * score.high:.1f}]"
 
 
 def _rank(row: Row) -> str:

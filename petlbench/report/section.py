@@ -72,7 +72,7 @@ class Section:
         assert first.ranking is not None
         told.append(
             f"{first.method} has {'the highest' if others else 'an'} {_metric(board)}, by "
-            f"{board.ranking}: {charts.told(first.ranking)}."
+            f"{board.ranking}: {_text.told(first.ranking)}."
         )
         tied = [row.method for row in others if row.as_good_as_best]
         if tied:

@@ -16,7 +16,8 @@ from matplotlib.text import Text
 from petlbench import plots
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Leaderboard, Row, Score
-from petlbench.plots.params_vs_accuracy import COSTS, pareto_front
+from petlbench.plots._cost import pareto_front
+from petlbench.plots.params_vs_accuracy import COSTS
 from petlbench.results import Results
 from petlbench.store import Store
 from plots.drawing import plain
