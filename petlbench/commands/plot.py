@@ -8,7 +8,7 @@ from typing import Any
 
 from petlbench import plots
 from petlbench.commands import _shared as shared
-from petlbench.errors import UsageError, unknown
+from petlbench.errors import UsageError
 
 ORDER = 75
 
@@ -23,34 +23,34 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="X=Y",
-        help="what the kind lets you choose: x=peak-memory, baseline=lora",
+        help="what the kind lets you choose: x=peak-memory, baseline=lora, over_tasks=true",
     )
     shared.add_output(parser, ".png, .pdf or .svg by extension")
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.kind not in plots.names():
-        raise unknown("plot", options.kind, plots.names())
     from petlbench.statistics.judge import judge
 
+    output = options.output or Path(f"{options.kind.replace('-', '_')}.png")
     choices = _choices(options)
+    plots.check(options.kind, output, options.style, choices)
     found = plots.candidates(options.kind, shared.comparisons(options))
     chosen = judge(shared.only(found, options, "a plot"))
-    output = options.output or Path(f"{options.kind.replace('-', '_')}.png")
     shared.save(
         lambda: plots.draw(options.kind, chosen, output, style=options.style, **choices), output
     )
 
 
 def _choices(options: argparse.Namespace) -> dict[str, Any]:
-    """Of --set; a name that the figure does not know is refused when it is drawn."""
+    """Of --set, whether or not the figure knows them."""
     known, found = plots.options(options.kind), {}
     for text in options.set:
         name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
             raise UsageError(f"--set {text}: write it as NAME=VALUE, as in --set x=peak-memory")
-        try:
-            found[name] = int(value) if isinstance(known.get(name), int) else value
-        except ValueError:
-            raise UsageError(f"--set {text}: {value!r} is not a whole number.") from None
+        found[name] = value
+        if isinstance(known.get(name), bool):
+            if value.lower() not in ("true", "false"):
+                raise UsageError(f"--set {text}: write {name}=true or {name}=false")
+            found[name] = value.lower() == "true"
     return found

@@ -19,7 +19,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,24 @@ def options(kind: str) -> Mapping[str, Any]:
     return {parameter.name: parameter.default for parameter in declared}
 
 
+def check(kind: str, path: Path | None, style: str, chosen: Collection[str]) -> None:
+    """Refuse what `draw` cannot do with any comparison: before one is read and judged.
+
+    Raises:
+        UsageError: An unknown kind, style, option or ending.
+    """
+    known = options(kind)
+    for name in chosen:
+        if name not in known:
+            raise unknown(f"option of {kind}", name, known)
+    from petlbench.plots import _base  # only now: it takes a second to import
+
+    if style not in _base.STYLES:
+        raise unknown("style of plots", style, _base.STYLES)
+    if path is not None and path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"cannot draw to {path}: the file name must end in {', '.join(SUFFIXES)}.")
+
+
 def draw(
     kind: str,
     results: Results,
@@ -71,22 +89,17 @@ def draw(
     Raises:
         UsageError: An unknown kind, style, option or ending, or nothing to draw.
     """
-    figure_of, known = load(kind).draw, options(kind)
-    for name in chosen:
-        if name not in known:
-            raise unknown(f"option of {kind}", name, known)
     path = None if path is None else Path(path)
-    if path is not None and path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"cannot draw to {path}: the file name must end in {', '.join(SUFFIXES)}.")
+    check(kind, path, style, chosen)
     if not any(row.rank for row in results.board.rows):
         raise UsageError(
             f"nothing to plot: no method of suite {results.board.suite} has finished every task. "
             "Type the same `petlbench run` again to finish or retry what is missing."
         )
-    from petlbench.plots import _base  # only now: it takes a second to import
+    from petlbench.plots import _base
 
     with _base.styled(style):
-        figure: Figure = figure_of(results, **chosen)
+        figure: Figure = load(kind).draw(results, **chosen)
         if path is not None:
             _base.save(figure, path)
     return figure

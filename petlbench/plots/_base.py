@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from numpy.typing import NDArray
 
-from petlbench.errors import UsageError, unknown
+from petlbench.errors import UsageError
 from petlbench.leaderboard import Leaderboard, Record, Row, Score, subject
 from petlbench.results import Results
 
@@ -69,9 +69,7 @@ _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.
 
 @contextmanager
 def styled(name: str) -> Iterator[None]:
-    """Draw and save in that style."""
-    if name not in STYLES:
-        raise unknown("style of plots", name, STYLES)
+    """Draw and save in that style of STYLES."""
     with style.context(["default", seaborn.axes_style("ticks"), _COMMON, STYLES[name]]):
         yield
 

@@ -156,4 +156,15 @@ def test_the_command_passes_on_what_was_chosen(cli: CLI) -> None:
     cli("plot", "heat-map", "--set", "baseline=linear").refused("unknown baseline 'linear'")
     cli("plot", "heat-map", "--set", "x=parameters").refused("option of heat-map 'x'", "baseline")
     cli("plot", "heat-map", "--set", "baseline").refused("NAME=VALUE")
+    told = cli("plot", "rank-distribution", "--set", "over_tasks=true", "-o", "b.svg")
+    assert told.out == "wrote b.svg\n" and "of tasks, seeds and" in Path("b.svg").read_text()
+    cli("plot", "rank-distribution", "--set", "over_tasks=1").refused("over_tasks=true")
     cli("plot", "heat-map", "--style", "poster").refused("unknown style of plots 'poster'", "paper")
+
+
+def test_the_command_refuses_what_it_cannot_draw_before_it_reads(cli: CLI) -> None:
+    reading = ("plot", "heat-map", "--results", "nowhere")
+    cli(*reading, "--style", "poster").refused("unknown style of plots 'poster'")
+    cli(*reading, "--set", "x=y").refused("unknown option of heat-map 'x'")
+    cli(*reading, "-o", "plot.jpg").refused("cannot draw to plot.jpg")
+    cli(*reading).refused("no results in nowhere")
