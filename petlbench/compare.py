@@ -6,6 +6,7 @@
 
 Methods are compared on the same tasks only, and two of them on the same seeds. What is said of
 *these tasks* takes them as they are; what is said of *tasks like these* takes them for a sample.
+Scores and differences are fractions.
 """
 
 from __future__ import annotations

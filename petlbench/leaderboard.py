@@ -410,8 +410,9 @@ def _rank(rows: Iterable[Row]) -> list[Row]:
         return round(row.ranking.mean, 9) if row.ranking else -math.inf
 
     ordered = sorted(rows, key=lambda row: (-height(row), row.method))
+    heights = [height(row) for row in ordered]
     return [
-        replace(row, rank=1 + sum(height(other) > height(row) for other in ordered))
+        replace(row, rank=1 + heights.index(height(row)))  # the first of equal ones
         if row.complete and row.ranking
         else row
         for row in ordered

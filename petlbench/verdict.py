@@ -60,10 +60,9 @@ def of_many(found: Many) -> str:
         for method, letters in zip(found.methods[1:], found.letters[1:], strict=True)
         if split(letters) & split(found.letters[0])
     ]
-    low, high = found.intervals[0]
     claim = (
         f"{best} has the best {_unit(found.board, found.column)} of {len(found.methods)} methods, "
-        f"{points(found.means[0])}% (95% interval {points(low)} to {points(high)}), and "
+        f"{points(found.means[0])}% (95% interval {between(*found.intervals[0])}), and "
         + (
             f"cannot be told from {_and(tied)}"
             if tied
@@ -152,7 +151,10 @@ def _of_one_task(seeds: int, counted: bool) -> str:
 
 
 def interval(found: Difference, sign: int = 1) -> str:
-    low, high = sorted((sign * found.low, sign * found.high))
+    return between(*sorted((sign * found.low, sign * found.high)))
+
+
+def between(low: float, high: float) -> str:
     return f"{points(low)} to {points(high)}"
 
 

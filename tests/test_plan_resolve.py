@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from conftest import CLI
 from synthetic import records, write
 
 from petlbench import results as loaded
-from petlbench.commands._resolve import _commands, _given, _verdict
+from petlbench.commands import _shared as shared
+from petlbench.commands import plan as plan_command
+from petlbench.commands._resolve import _FLAGS, _commands, _given, _verdict
 from petlbench.resolve import Resolution, resolve
 from petlbench.statistics.resolve import LIMIT, Pair
 
@@ -117,6 +120,13 @@ def test_a_plan_file_runs_as_a_whole(tmp_path: Path) -> None:
 def test_verdicts(tmp_path: Path, pair: Pair, verdict: str) -> None:
     found, _ = plan_and_resolution(tmp_path, (5, 2, 4))
     assert verdict in _verdict(pair, found)
+
+
+def test_flags_are_all_options_without_a_value() -> None:
+    parser = shared.Parser()
+    plan_command.add(parser)
+    shown = re.findall(r"\[(--[a-z-]+)\]", parser.format_usage())
+    assert shown and sorted(shown) == sorted(_FLAGS)
 
 
 def test_options_are_read_as_they_were_typed() -> None:

@@ -12,7 +12,7 @@ from petlbench.formats import _text, table
 from petlbench.formats import markdown as md
 from petlbench.statistics.paired import Difference
 from petlbench.statistics.ties import split
-from petlbench.verdict import interval, p, points, signed, wilcoxon
+from petlbench.verdict import between, interval, p, points, signed, wilcoxon
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,11 +47,12 @@ class Page:
 
 def of_two(found: Two) -> Page:
     test, chance = found.wilcoxon, found.improvement
-    within = "" if chance.low is None else f" (95% interval {chance.low:.2f} to {chance.high:.2f})"
+    within = "" if chance.low is None else f", 95% interval {chance.low:.2f} to {chance.high:.2f}"
+    within += " by resampling seeds, too narrow where they are few" if within else ""
     remarks = [
         "95% intervals of a task: t over paired seeds and z over test examples, together; they are "
         "not corrected for the number of tasks.",
-        f"Probability of improvement: {chance.probability:.2f}{within}: how often a run of "
+        f"Probability of improvement ({chance.probability:.2f}{within}): how often a run of "
         f"{found.a} beats one of {found.b}, mean over tasks, a tie half.",
         *([f"Over tasks: {wilcoxon(test)}."] if test else []),
         *(_of_mcnemar if any(each.mcnemar for each in found.tasks) else []),
@@ -153,7 +154,7 @@ def _ranking(found: Many) -> Grid:
     like_these = found.letters_like_these or ()
     columns = {
         found.column: list(map(points, found.means)),
-        "95% interval": [f"{points(low)} to {points(high)}" for low, high in found.intervals],
+        "95% interval": [between(*each) for each in found.intervals],
         "average rank": [f"{rank:.2f}" for rank in found.ranks.average] if found.ranks else [],
         "rank group": found.letters,
         "like these": ["*" if split(like_these[0]) & split(each) else "" for each in like_these],

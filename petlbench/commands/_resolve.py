@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import math
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +40,7 @@ def _results(plan: Plan) -> Results:
     from petlbench import results
 
     records, problems = plan.store.load()
-    for problem in problems:
-        print(f"petlbench: {problem}", file=sys.stderr)
+    shared.warn(problems)
     here = plan.specs[0].fingerprint
     found = results.comparisons([r for r in records if r["fingerprint"] == here], plan.store)
     if not found:

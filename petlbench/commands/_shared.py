@@ -102,8 +102,7 @@ def load(options: argparse.Namespace) -> tuple[list[Results], list[str]]:
     from petlbench import api, results
 
     found, problems = results.load(options.results, getattr(options, "metric", None))
-    for problem in problems:
-        print(f"petlbench: {problem}", file=sys.stderr)
+    warn(problems)
     return api.select(found, options.fingerprint), problems
 
 
@@ -263,6 +262,12 @@ def say(*lines: str) -> None:
     """On the screen as they are and at once, also into a pipe."""
     for line in lines:
         print(line, flush=True)
+
+
+def warn(problems: Iterable[str]) -> None:
+    """On standard error: sentences about what was left out."""
+    for problem in problems:
+        print(f"petlbench: {problem}", file=sys.stderr)
 
 
 def console() -> Console:

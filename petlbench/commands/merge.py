@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from petlbench.commands import _shared as shared
@@ -24,8 +23,7 @@ def run(options: argparse.Namespace) -> None:
 
     with shared.bars() as show:
         merged = merge(options.sources, options.into, show)
-    for problem in merged.problems:
-        print(f"petlbench: {problem}", file=sys.stderr)
+    shared.warn(merged.problems)
     shared.say(
         f"{options.into}: {merged.finished} finished runs, {merged.failed} failed, "
         f"{merged.trials} trials, {merged.artifacts} files of predictions and weights; "

@@ -144,7 +144,8 @@ def probability_of_improvement(
     """Of (T, S) scores of runs: the mean over tasks of P(a > b), a tie counting half.
 
     Agarwal et al. 2021 (arXiv:2108.13264), section 4.3; interval by percentiles of their
-    stratified bootstrap, which draws the runs of every task and method anew. None with one seed.
+    stratified bootstrap, which draws the runs of every task and method anew: too narrow where there
+    are few. None with one seed.
     """
     above = np.sign(np.round(a[:, :, None] - b[:, None, :], TIE)) / 2 + 0.5  # (T, Sa, Sb)
     probability = float(above.mean())

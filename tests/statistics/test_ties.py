@@ -84,7 +84,7 @@ def test_apart_from_best_is_apart_of_two() -> None:
 def test_equal_methods_are_rarely_told_apart(
     methods: int, tasks: int, seeds: int, over_tasks: bool
 ) -> None:
-    repeats, wrong = 300, 0
+    repeats, wrong = 200, 0
     for i in range(repeats):
         rng = np.random.default_rng(i)
         of_tasks = rng.normal(0.7, 0.03 if over_tasks else 0, (methods, tasks, 1))
@@ -97,7 +97,7 @@ def test_equal_methods_are_rarely_told_apart(
 
 @pytest.mark.parametrize(("tasks", "seeds"), [(1, 3), (5, 2), (19, 3)])
 def test_the_best_is_rarely_left_out(tasks: int, seeds: int) -> None:
-    repeats, wrong = 300, 0
+    repeats, wrong = 200, 0
     for i in range(repeats):
         rng = np.random.default_rng(i)
         found = rng.normal(0.7, 0.01, (8, tasks, seeds))
