@@ -9,14 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from conftest import CLI
-from synthetic import records, write
+from synthetic import predictions, records, write
 
 from petlbench import results as loaded
 from petlbench.commands import _shared as shared
 from petlbench.commands import plan as plan_command
 from petlbench.commands._resolve import _FLAGS, _commands, _given, _verdict
+from petlbench.plan import Plan
 from petlbench.resolve import Resolution, resolve
 from petlbench.statistics.resolve import LIMIT, Pair
 
@@ -38,14 +40,22 @@ def test_hours_are_those_of_a_seed_on_all_tasks(tmp_path: Path) -> None:
     assert made.proposal.hours == pytest.approx(extra)
 
 
-# so small steps that methods hardly part from their start, where they are equal
-EQUAL = ("--set", "protocol.learning_rate=0.00001", "--set", "protocol.min_learning_rate=0")
+def finish(cli: CLI, *asked: str) -> None:
+    """The runs of `petlbench run`, without training: all methods are equal."""
+    plans: list[Plan] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared, "print_plan", lambda plan, **_: plans.append(plan))
+        assert cli("plan", *asked, small=True).code == 0
+    for spec in plans[0].specs:
+        like = records(["linear"], {spec.task: spec.group}, spec.seed + 1)[-1]
+        identity = {"spec": spec.as_dict(), "key": spec.key, "fingerprint": spec.fingerprint}
+        folder = write(plans[0].store.folder, [like | identity], keep=False)
+        np.savez(folder / "artifacts" / f"{spec.key}.predictions.npz", **predictions(like))
 
 
 def test_the_command_proposes_what_can_be_typed(cli: CLI) -> None:
-    """A real comparison of two equal methods: what is said can be typed."""
-    asked = ("--methods", "lora,linear", "--set", "lora.rank=2", *EQUAL)
-    assert cli("run", *asked, small=True).code == 0
+    asked = ("--methods", "lora,linear", "--set", "lora.rank=2")
+    finish(cli, *asked)
     told = cli("plan", "--resolve", *asked, small=True)
     assert told.code == 0, told
     assert "1 of 1 pairs cannot be told apart on these tasks." in told.out
@@ -66,9 +76,9 @@ def test_it_refuses_what_has_no_ties(cli: CLI) -> None:
     cli("plan", "--resolve", small=True).refused("nothing of this comparison is recorded")
     cli("plan", "--hours", "3", small=True).refused("--resolve")
     cli("plan", "--resolve", "--hours", "few", small=True).refused("no number of hours")
-    assert cli("run", small=True).code == 0
+    finish(cli)
     cli("plan", "--resolve", small=True).refused("linear is ranked", "petlbench run")
-    assert cli("run", "--tasks", "digits,fashion_mnist", small=True).code == 0
+    finish(cli, "--tasks", "digits,fashion_mnist")
     cli("plan", "--resolve", small=True).refused("ranks by 2 tasks", "fashion_mnist")
 
 
