@@ -50,25 +50,27 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
         toolbar_location="above",
         tooltips=None,
     )
-    names = {tick: short(tick, COUNTS) for tick in ticks(low, high)}
-    plot.xgrid.ticker = FixedTicker(ticks=list(names))
+    marks = {tick: short(tick, COUNTS) for tick in ticks(low, high)}
+    plot.xgrid.ticker = FixedTicker(ticks=list(marks))
     if 0 in params:
-        names = {zero: "0", **names}
+        marks = {zero: "0", **marks}
         plot.vspan([low], line_color=_GRID, line_width=3)
-    plot.xaxis.ticker = FixedTicker(ticks=list(names))
-    plot.xaxis.major_label_overrides = names
+    plot.xaxis.ticker = FixedTicker(ticks=list(marks))
+    plot.xaxis.major_label_overrides = marks
     steps = sorted({(x[i], values[i]) for i in front})
     line = [steps[0]]
     for (_, before), (at, value) in pairwise(steps):
         line += [(at, before), (at, value)]
     line.append((high, steps[-1][1]))
     plot.line(*map(list, zip(*line, strict=True)), color=_FRONT, alpha=0.6, line_width=1.5)
+    lows = [100 * (s.mean if s.low is None else s.low) for s in scores]
+    highs = [100 * (s.mean if s.high is None else s.high) for s in scores]
     source = ColumnDataSource(
         {
             "x": x,
             "y": values,
-            "low": [100 * (s.mean if s.low is None else s.low) for s in scores],
-            "high": [100 * (s.mean if s.high is None else s.high) for s in scores],
+            "low": lows,
+            "high": highs,
             "method": [row.method for row in rows],
             "settings": [f"settings: {settings[row.method]}" for row in rows],
             "params": [f"{count:,} trainable parameters" for count in params],
@@ -81,7 +83,8 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
     plot.segment("x", "low", "x", "high", source=source, color="line", line_width=1.2)
     dots = plot.scatter("x", "y", source=source, size=10, fill_color="fill", line_color="line")
     plot.add_tools(_hover(dots, "method", "rank", "score", "params", "settings"))
-    _name_front(plot, {(x[i], values[i]): rows[i].method for i in front}, zero)
+    names = {(x[i], values[i]): rows[i].method for i in front}
+    _name_front(plot, names, zero, high / left, max(highs) - min(lows))
     return _json(plot, name)
 
 
@@ -181,23 +184,33 @@ def _places(params: Sequence[int]) -> tuple[float, float, float]:
     return 10 ** (low - 0.075 * (high - low)), 10**low, 10**high
 
 
-def _name_front(plot: Any, names: dict[tuple[float, float], str], zero: float) -> None:
-    """To the left of each point and above, where a front has no other point.
+def _name_front(
+    plot: Any, names: dict[tuple[float, float], str], zero: float, wide: float, tall: float
+) -> None:
+    """To the left of each point and above, where a front has no other point; others on hovering.
 
-    Left of `zero` there is no place.
+    Left of `zero` there is no place. Of points too near for two names, the first is named there
+    and the last to the right and below. `wide` is the ratio of both ends of the logarithmic axis,
+    `tall` the length of the other.
     """
-    source = ColumnDataSource(
-        {
-            "x": [x for x, _ in names],
-            "y": [y for _, y in names],
-            "name": [_cut(name, 24) for name in names.values()],
-            "align": ["left" if x == zero else "right" for x, _ in names],
-            "away": [7 if x == zero else -7 for x, _ in names],
-        }
-    )
-    look = {"text_font_size": "12px", "text_color": _TEXT, "text_baseline": "bottom"}
-    place = {"text_align": "align", "x_offset": "away", "y_offset": -5}
-    plot.text("x", "y", text="name", source=source, **look, **place)
+    points = sorted(names)
+    near = [
+        math.log(x / before) < 0.25 * math.log(wide) and y - below < 0.05 * tall
+        for (before, below), (x, y) in pairwise(points)
+    ]
+    columns: dict[str, list[Any]] = {"x": [], "y": [], "name": [], "align": [], "base": []}
+    for (x, y), to_last, to_next in zip(points, [False, *near], [*near, False], strict=True):
+        if to_last and to_next:
+            continue
+        align = "left" if to_last or x == zero else "right"
+        told = x, y, _cut(names[x, y], 24), align, "top" if to_last else "bottom"
+        for column, value in zip(columns.values(), told, strict=True):
+            column.append(value)
+    columns["right"] = [7 if align == "left" else -7 for align in columns["align"]]
+    columns["down"] = [5 if base == "top" else -5 for base in columns["base"]]
+    look = {"text_font_size": "12px", "text_color": _TEXT, "text_baseline": "base"}
+    place = {"text_align": "align", "x_offset": "right", "y_offset": "down"}
+    plot.text("x", "y", text="name", source=ColumnDataSource(columns), **look, **place)
 
 
 def _rank(row: Row) -> str:

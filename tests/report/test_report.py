@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from petlbench import report
 from petlbench.cli import main
 from petlbench.errors import UsageError
 from petlbench.formats import _text
-from petlbench.leaderboard import Record
-from petlbench.report import section
+from petlbench.leaderboard import Record, Score
+from petlbench.report import charts, section
 from petlbench.results import Results
 from petlbench.statistics.judge import judge
 
@@ -79,20 +80,20 @@ def page_of(*found: Results, **options: Any) -> Page:
     return Page(report.render(found, **options))
 
 
-def source(chart: Any, column: str) -> list[Any]:
-    """That column of the data source which has methods."""
+def source(chart: Any, column: str, of: str = "method") -> list[Any]:
+    """That column of the data source which has a column `of` this name."""
     stack = [chart]
     while stack:
         part = stack.pop(0)
         if isinstance(part, dict):
             if part.get("name") == "ColumnDataSource":
                 data = dict(part["attributes"]["data"]["entries"])
-                if "method" in data:
+                if of in data:
                     return list(data[column])
             stack += part.values()
         elif isinstance(part, list):
             stack += part
-    raise AssertionError("no source has methods")
+    raise AssertionError(f"no source has {of}")
 
 
 def rename(records: list[Record], old: str, new: str, source: str | None = "5" * 64) -> None:
@@ -115,7 +116,7 @@ def page(results: Results) -> Page:
 def test_the_leaderboard_has_every_column_and_row(page: Page, results: Results) -> None:
     header, *rows = page.tables[0]
     board = results.board
-    columns = [*_text.who(board), *_text.scores(board), *_text.costs(board)]
+    columns = _text.columns(board)
     assert set(header) == {column.header for column in columns}
     assert len(header) == len(columns)
     place = header.index("Method")
@@ -216,6 +217,22 @@ def test_zero_parameters_have_a_place_left_of_the_logarithmic_axis(page: Page) -
             count[other] <= count[name] and score[other] > score[name] for other in methods
         )
         assert (fill[name] == "#ffffff") == beaten
+
+
+def test_names_on_the_front_have_room() -> None:
+    places = {"a": (0, 0.5), "b": (10_000, 0.7), "c": (11_000, 0.705), "d": (12_000, 0.71)}
+    places |= {"e": (1_000_000, 0.72), "f": (10_000_000, 0.9), "beaten": (2_000_000, 0.6)}
+    board = synthetic.results(synthetic.records(list(places), 1, 1)).board
+    rows = tuple(
+        replace(row, trainable_parameters=places[row.method][0], ranking=Score(value, None))
+        for row, value in ((row, places[row.method][1]) for row in board.rows)
+    )
+    settings = dict.fromkeys(places, "")
+    chart = charts.params_vs_accuracy(replace(board, rows=rows), settings, "c")
+    names, align = source(chart, "name", "name"), source(chart, "align", "name")
+    # c stands between b and d, which are as near as two names may be
+    sides = {"a": "left", "b": "right", "d": "left", "e": "right", "f": "right"}
+    assert dict(zip(names, align, strict=True)) == sides
 
 
 def test_the_map_shows_differences_to_the_baseline(results: Results) -> None:
