@@ -114,14 +114,20 @@ def finished(folder: Path | str) -> list[Record]:
     return [record for record in found if record["status"] == "done"]
 
 
-def select(found: Sequence[Results], fingerprint: str | None) -> list[Results]:
-    """Those whose fingerprint starts with the given digits; all of them for None."""
+def select(
+    found: Sequence[Results], fingerprint: str | None, suite: str | None = None
+) -> list[Results]:
+    """Those of the suite whose fingerprint starts with the given digits; None: all of them."""
     from petlbench.errors import UsageError, unknown
 
     if not found:
         raise UsageError("none of the records there can be read.")
-    chosen = [each for each in found if each.board.fingerprint.startswith(fingerprint or "")]
+    of_suite = [each for each in found if suite in (None, each.board.suite)]
+    if not of_suite:
+        suites = sorted({each.board.suite for each in found})
+        raise unknown("suite", str(suite), suites, "(Only suites that have results here.)")
+    chosen = [each for each in of_suite if each.board.fingerprint.startswith(fingerprint or "")]
     if not chosen:
-        known = [each.board.fingerprint for each in found]
+        known = [each.board.fingerprint for each in of_suite]
         raise unknown("fingerprint", str(fingerprint), known)
     return chosen

@@ -197,3 +197,6 @@ def test_the_command_refuses(cli: CLI, folder: Path) -> None:
     cli("match", "--results", folder.parent / "two", "--parameters", "1K").refused(
         "2 comparisons that must not share a table", "--fingerprint"
     )
+    at = ("match", "--results", folder.parent / "two", "--parameters", "10M", "--suite")
+    cli(*at, "other").refused("nothing is extrapolated")
+    cli(*at, "otter").refused("unknown suite 'otter'", "Did you mean other")

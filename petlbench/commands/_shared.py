@@ -86,10 +86,13 @@ def add_metric(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", metavar="M", help=text)
 
 
-def add_results(parser: argparse.ArgumentParser) -> None:
-    """Which comparison is read; `comparisons` finds it."""
-    parser.add_argument("--results", default="results", metavar="DIR", help="default: results")
-    parser.add_argument("--fingerprint", help="only the comparison with this fingerprint")
+def add_results(parser: argparse.ArgumentParser, suite: bool = True) -> None:
+    """Which comparison is read; `comparisons` finds it. `suite`: whether that may choose it."""
+    add = parser.add_argument
+    add("--results", default="results", metavar="DIR", help="default: results")
+    if suite:
+        add("--suite", dest="only_suite", metavar="SUITE", help="only comparisons of this suite")
+    add("--fingerprint", metavar="HASH", help="only the comparison with this fingerprint")
 
 
 def comparisons(options: argparse.Namespace) -> list[Results]:
@@ -103,7 +106,8 @@ def load(options: argparse.Namespace) -> tuple[list[Results], list[str]]:
 
     found, problems = results.load(options.results, getattr(options, "metric", None))
     warn(problems)
-    return api.select(found, options.fingerprint), problems
+    chosen = api.select(found, options.fingerprint, getattr(options, "only_suite", None))
+    return chosen, problems
 
 
 def only(found: Sequence[Results], options: argparse.Namespace, what: str) -> Results:

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from petlbench.commands import _shared as shared
-from petlbench.errors import UsageError, unknown
+from petlbench.errors import UsageError
 
 if TYPE_CHECKING:
     from petlbench.compare import Many, Two
-    from petlbench.results import Results
 
 ORDER = 65
 ENDINGS = {"table": ".txt", "markdown": ".md", "json": ".json"}
@@ -23,7 +22,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     text = "two, or more, or none for all: names as the leaderboard has them"
     add("methods", nargs="*", metavar="METHOD", help=text)
     shared.add_results(parser)
-    add("--suite", help="only the comparison of this suite")
     shared.add_metric(parser)
     text = "where methods did not finish the same tasks: only those that all did"
     add("--common-tasks", action="store_true", help=text)
@@ -42,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from petlbench import compare
     from petlbench.commands import _pages as pages
 
-    chosen = _results(options)
+    chosen = shared.only(shared.comparisons(options), options, "a comparison")
     how = {"common_tasks": options.common_tasks, "fixed_tasks": options.fixed_tasks}
     found: Two | Many
     if len(options.methods) == 2:
@@ -60,12 +58,3 @@ def run(options: argparse.Namespace) -> None:
         shared.output(pages.text(page), options.output)
     else:
         pages.show(page, shared.console())
-
-
-def _results(options: argparse.Namespace) -> Results:
-    found = shared.comparisons(options)
-    suites = sorted({each.board.suite for each in found})
-    if options.suite and options.suite not in suites:
-        raise unknown("suite", options.suite, suites, f"(With results in {options.results}.)")
-    found = [each for each in found if options.suite in (None, each.board.suite)]
-    return shared.only(found, options, "a comparison")

@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("method", help="by petlbench's name: convpass")
     add("--suite", required=True, help="as in: vtab-1k")
-    shared.add_results(parser)
+    shared.add_results(parser, suite=False)
     add("--source", metavar="S", help="only this source: convpass, or arXiv:2207.07039")
     shared.add_metric(parser)
     shared.add_format(parser, ENDINGS)
