@@ -138,7 +138,7 @@ def two(
         wilcoxon=wilcoxon,
         improvement=paired.probability_of_improvement(panel.scores[0], panel.scores[1]),
         counted=counted,
-        notes=(*told, *of_seeds, *_weak(wilcoxon), *_counted(counted, 2), *both.board.notes),
+        notes=(*told, *of_seeds, *_weak(wilcoxon), *boot.caveats(), *both.board.notes),
     )
 
 
@@ -189,7 +189,7 @@ def many(
         letters_like_these=_letters(boot, column, True) if over_tasks else None,
         ranks=ranks,
         counted=counted,
-        notes=(*missing, *told, *few, *_counted(counted, len(methods)), *chosen.board.notes),
+        notes=(*missing, *told, *few, *boot.caveats(), *chosen.board.notes),
     )
 
 
@@ -370,17 +370,6 @@ def _few_tasks(methods: int, tasks: int) -> list[str]:
     return [
         f"{tasks} tasks can never give Wilcoxon's test a p-value below {2.0 ** (1 - tasks):.3g}, "
         f"or {smallest:.3g} corrected for {pairs} pairs: more tasks can."
-    ]
-
-
-def _counted(methods: Sequence[str], of: int) -> list[str]:
-    if not methods:
-        return []
-    whose = "" if len(methods) == of else f" of {', '.join(methods)}"
-    return [
-        f"Predictions{whose} are not kept, or do not suffice for the metric: test examples count "
-        "as binomial, and as independent between methods, which makes differences look less "
-        "certain."
     ]
 
 

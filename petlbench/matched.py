@@ -262,13 +262,7 @@ def _notes(cost: Cost, boot: Bootstrap, metric: str, methods: int) -> list[str]:
             "Rank groups: methods that share a letter cannot be told apart at this budget (95% "
             "for all pairs at once)."
         )
-    if len(panel.seeds) == 1:
-        notes.append("One seed: the noise of seeds is not in the intervals.")
-    if boot.without_predictions():
-        notes.append(
-            "Predictions are not kept of every run: test examples count as binomial there, which "
-            "makes differences look less certain."
-        )
+    notes += boot.caveats()
     if cost.is_measured:
         notes.append(f"{cost.name.capitalize()} varies from run to run; it is taken as exact.")
     notes.append("To choose settings by this table would be tuning on the test set.")

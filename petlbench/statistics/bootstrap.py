@@ -82,6 +82,21 @@ class Bootstrap:
         known = self._examples[1]
         return [method for m, method in enumerate(self.panel.methods) if not known[m].all()]
 
+    def caveats(self) -> list[str]:
+        """What is not in the intervals, or not as it is; a sentence each."""
+        told = []
+        if len(self.panel.seeds) == 1:
+            told.append("One seed: the noise of seeds is not in the intervals.")
+        if missing := self.without_predictions():
+            every = len(missing) == len(self.panel.methods)
+            told.append(
+                f"Predictions are not kept of {'any method' if every else ', '.join(missing)}, or "
+                "do not tell this metric: test examples count as binomial (which is too certain "
+                "for an area under a curve), and as independent between methods, which makes "
+                "differences look less certain."
+            )
+        return told
+
     def _rng(self, *what: int) -> np.random.Generator:
         """Each level of each task has numbers of its own, whatever else is drawn."""
         return np.random.default_rng([self.seed, *what])

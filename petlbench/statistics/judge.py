@@ -73,17 +73,7 @@ def _explain(boot: Bootstrap, here: ties.Flags, anywhere: ties.Flags, over_tasks
                 else "and nothing tells how tasks differ: no group has two."
             )
         )
-    if len(panel.seeds) == 1:
-        told.append("One seed: the noise of seeds is not in the intervals.")
-    missing = boot.without_predictions()
-    if missing:
-        whose = "any method" if len(missing) == len(panel.methods) else ", ".join(missing)
-        told.append(
-            f"Predictions are not kept of {whose}, or do not tell this metric: test examples count "
-            "as binomial (which is too certain for an area under a curve), and as independent "
-            "between methods, which makes differences look less certain."
-        )
-    return " ".join(told)
+    return " ".join([*told, *boot.caveats()])
 
 
 Cell = tuple[float, float, bool]  # low, high, not told apart from the best of the column
