@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import pstats
 import subprocess
 import sys
 import tempfile
@@ -88,8 +89,6 @@ def profiled(words: Sequence[str], lines: int = 25) -> None:
     with tempfile.NamedTemporaryFile() as file:
         program = [sys.executable, "-m", "cProfile", "-o", file.name, "-m", "petlbench"]
         subprocess.run([*program, *words], check=True)
-        import pstats
-
         pstats.Stats(file.name).sort_stats("cumulative").print_stats(r"petlbench|numpy|json", lines)
 
 

@@ -100,7 +100,9 @@ def load_adapted(
     Raises UsageError where something that is needed is missing or another one.
     """
     values, file, environment = _locate(run, Path(results))
-    backbone = weights.find(values["backbone"]["name"], values["backbone"]["checkpoint"], checkpoint)
+    backbone = weights.find(
+        values["backbone"]["name"], values["backbone"]["checkpoint"], checkpoint
+    )
     spec = _spec(values, backbone, method)
     machine = Machine(
         device,

@@ -26,6 +26,7 @@ class Comparison:
     done: int
     failed: int
     files: tuple[Path, ...]
+    problems: tuple[str, ...] = ()  # a sentence for each record that cannot be read
 
     @property
     def board(self) -> leaderboard.Leaderboard | None:
@@ -74,7 +75,8 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
         display = Display(store.claims, len(plan.todo), progress)
         outcome = execute_runs(plan.todo, store, plan.machine, display)
     here = plan.specs[0].fingerprint
-    every = results.comparisons([r for r in store.load()[0] if r["fingerprint"] == here], store)
+    records, problems = store.load()
+    every = results.comparisons([r for r in records if r["fingerprint"] == here], store)
     found = judge(every[0]) if every else None
     files = []
     if found is not None:
@@ -92,26 +94,37 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
             files.append(store.folder / "params_vs_accuracy.png")
             plots.draw("params-vs-accuracy", found, files[-1])
     failed = sum(status == "failed" for status in outcome.values())
-    return Comparison(found, store.folder, len(plan.specs) - failed, failed, tuple(files))
+    done = len(plan.specs) - failed
+    return Comparison(found, store.folder, done, failed, tuple(files), tuple(problems))
 
 
 def load_results(folder: Path | str = "results") -> pd.DataFrame:
     """Every finished run below `folder`, one tidy row for each set it was tested on.
 
-    `score` is the task's own metric; all metrics are in [0, 1] (kappa in [-1, 1]).
+    `score` is the task's own metric; all metrics are in [0, 1] (kappa in [-1, 1]). A record that
+    cannot be read is left out, with a warning.
     """
+    import warnings
+
     import pandas as pd
 
     from petlbench.formats.tidy import as_line
 
-    found = finished(folder)
+    found, problems = finished(folder)
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
     return pd.DataFrame([as_line(each) for record in found for each in leaderboard.tested(record)])
 
 
-def finished(folder: Path | str) -> list[Record]:
-    """The record of every finished run below `folder`."""
-    found = [record for each in folders(folder) for record in Store(each).load()[0]]
-    return [record for record in found if record["status"] == "done"]
+def finished(folder: Path | str) -> tuple[list[Record], list[str]]:
+    """The record of every finished run below `folder`, and a sentence for each file left out."""
+    found: list[Record] = []
+    problems: list[str] = []
+    for each in folders(folder):
+        records, trouble = Store(each).load()
+        found += (record for record in records if record["status"] == "done")
+        problems += trouble
+    return found, problems
 
 
 def select(

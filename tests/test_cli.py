@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import petlbench
 from petlbench import api, method
 
 CLI = Callable[..., Any]
@@ -179,6 +180,11 @@ def test_a_truncated_record_is_named_and_left_out(cli: CLI) -> None:
     done = cli("leaderboard")
     assert done.code == 0 and "linear" in done.out and "bitfit" not in done.out
     assert f"{file} cannot be read" in done.err and "left out" in done.err
+    for words in (["list", "runs"], ["cite"]):
+        assert f"{file} cannot be read" in cli(*words).err
+    assert f"{file} cannot be read" in cli("run", small=True).err
+    with pytest.warns(UserWarning, match="cannot be read"):
+        assert len(petlbench.load_results()) == 1
     next(f for f in file.parent.iterdir() if f != file).unlink()
     cli("leaderboard").refused(file.name)
 

@@ -392,7 +392,7 @@ def test_a_run_from_images_to_the_model_again(tmp_path: Path, settings: dict[str
     asked = request(tmp_path, settings=settings)
     made = plan.make(Request(**asked))
     assert api.run(progress=False, **asked).failed == 0
-    (record,) = api.finished("results/clip")
+    ((record,), _) = api.finished("results/clip")
     adapted = load_adapted(record, "results", checkpoint="tiny.safetensors")
     head = record["parameters"]["head"]
     assert head == (0 if "protocol.towers" in settings else 24 * 10 + 10)

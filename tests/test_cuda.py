@@ -151,7 +151,7 @@ def test_a_step_that_waits_is_refused() -> None:
 def test_runs_share_a_gpu(small: dict[str, Any]) -> None:
     changes = {"device": "cuda", "jobs": 2, "methods": ["linear", "lora"], "attention": "fused"}
     petlbench.run(**small | changes)
-    records = api.finished(small["results"])
+    records, _ = api.finished(small["results"])
     assert [r["error"] for r in records if "error" in r] == [] and len(records) == 2
     for record in records:
         assert record["status"] == "done" and record["environment"]["device"] == "cuda:0"

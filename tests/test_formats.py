@@ -92,7 +92,6 @@ def test_a_group_that_ranks_is_shown_however_narrow_the_screen(width: int) -> No
     assert "Natural" in stream.getvalue().partition("──")[0]  # of the headers
 
 
-
 # -- what statistics found ------------------------------------------------------------------------
 
 

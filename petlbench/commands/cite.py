@@ -26,7 +26,9 @@ def run(options: argparse.Namespace) -> None:
     found = cite.Citations()
     named = options.methods or options.suite or options.tasks or options.backbone
     for folder in options.folders or ([] if named else ["results"]):
-        cite.of_records(found, api.finished(folder))
+        records, problems = api.finished(folder)
+        shared.warn(problems)
+        cite.of_records(found, records)
     for reference in options.methods or ():
         found.method(reference)
     if options.suite:

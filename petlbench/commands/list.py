@@ -114,10 +114,13 @@ def _runs(options: argparse.Namespace) -> list[tuple[str, str]]:
 
     rows = []
     for folder in folders(options.results):
-        for record in Store(folder).load()[0]:
+        store = Store(folder)
+        records, problems = store.load()
+        shared.warn(problems)
+        for record in records:
             if record["status"] == "done":
                 spec, test = record["spec"], record["test"]
-                kept = (folder / "artifacts" / f"{record['key']}.safetensors").is_file()
+                kept = (store.artifacts / f"{record['key']}.safetensors").is_file()
                 text = f"{spec['suite']} {spec['task']}, {spec['method']['label']}, "
                 text += f"seed {spec['seed']}, {spec['backbone']['name']}, "
                 text += f"{spec['protocol']['epochs']} epochs, comparison {record['fingerprint']}: "

@@ -28,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
     plan = shared.make_plan(options)
     shared.print_plan(plan)
     result = api.execute(plan)
+    shared.warn(result.problems)
     if result.board is not None:
         shared.say("")
         table.show([result.board], shared.console())
