@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 
 from petlbench import commands
 from petlbench.cli import make_parser
@@ -85,6 +86,15 @@ def test_a_file_dropped_there_is_a_command(
 def test_an_unknown_command_is_none() -> None:
     with pytest.raises(UsageError, match="Did you mean leaderboard"):
         commands.load("leaderbord")
+
+
+def test_runs_of_one_suite_are_listed(cli: CLI) -> None:
+    mine = synthetic.records(["lora"], 1, 1, suite="mine")
+    synthetic.write(Path("results/a"), [*mine, *synthetic.records(["lora"], 2, 1)], keep=False)
+    assert len(cli("list", "runs").out.splitlines()) == 3
+    assert [
+        line.split()[0] for line in cli("list", "runs", "--suite", "mine").out.splitlines()
+    ] == [mine[0]["key"]]
 
 
 def test_a_list_of_names() -> None:

@@ -15,7 +15,6 @@ from petlbench.errors import UsageError, unknown
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from petlbench.leaderboard import Leaderboard
     from petlbench.plan import Plan
     from petlbench.results import Results
 
@@ -126,11 +125,6 @@ def only(found: Sequence[Results], options: argparse.Namespace, what: str) -> Re
         f"{options.results} holds {len(found)} comparisons that must not share {what}:\n"
         f"{differ}\nChoose one:\n{names}"
     )
-
-
-def boards(options: argparse.Namespace) -> list[Leaderboard]:
-    """Of the comparisons that `add_results` asks for."""
-    return [each.board for each in comparisons(options)]
 
 
 def add_adapted(parser: argparse.ArgumentParser) -> None:

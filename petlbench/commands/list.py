@@ -13,8 +13,9 @@ ORDER = 40
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", metavar="|".join(LISTS))
-    parser.add_argument("--suite", help="with tasks: only this suite")
-    parser.add_argument("--results", default="results", metavar="DIR", help="with runs: where")
+    parser.add_argument("--suite", help="with tasks or runs: only this suite")
+    text = "with runs: where (default: results)"
+    parser.add_argument("--results", default="results", metavar="DIR", help=text)
     parser.add_argument(
         "--format", metavar="markdown", help="with methods: a table of ours, measured in a minute"
     )
@@ -118,7 +119,7 @@ def _runs(options: argparse.Namespace) -> list[tuple[str, str]]:
         records, problems = store.load()
         shared.warn(problems)
         for record in records:
-            if record["status"] == "done":
+            if record["status"] == "done" and options.suite in (None, record["spec"]["suite"]):
                 spec, test = record["spec"], record["test"]
                 kept = (store.artifacts / f"{record['key']}.safetensors").is_file()
                 text = f"{spec['suite']} {spec['task']}, {spec['method']['label']}, "

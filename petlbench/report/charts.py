@@ -198,7 +198,7 @@ def _name_front(
         math.log(x / before) < 0.25 * math.log(wide) and y - below < 0.05 * tall
         for (before, below), (x, y) in pairwise(points)
     ]
-    columns: dict[str, list[Any]] = {"x": [], "y": [], "name": [], "align": [], "base": []}
+    columns: dict[str, Any] = {"x": [], "y": [], "name": [], "align": [], "base": []}
     for (x, y), to_last, to_next in zip(points, [False, *near], [*near, False], strict=True):
         if to_last and to_next:
             continue
