@@ -160,6 +160,7 @@ def _record(
             "protocol": {
                 **{"name": "synthetic", "epochs": epochs, "search_train_split": "train"},
                 **{"search_val_split": "val", "train_split": "trainval", "test_split": "test"},
+                **{"image_size": 48, "precision": "fp32"},
             },
             "members": {},
         },

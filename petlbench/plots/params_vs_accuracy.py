@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,34 @@ class Cost:
 
     name: str
     label: str  # of the axis
-    of: Callable[[Row], float | None]
+    of: Callable[[Results, Row], float | None]
     units: Units  # of the numbers at the axis
-    machine: bool = False  # whether it depends on the machine
+    where: Callable[[Results, Sequence[Row]], list[str]] = lambda results, rows: []  # measured
+
+
+def _machines(results: Results, rows: Sequence[Row]) -> list[str]:
+    """Where it was measured; a warning if in several places."""
+    found = set()
+    for row in rows:
+        for record in results.of(row):
+            made = record["environment"]
+            found.add(str(made.get("gpu") or made.get("processor") or made["device"]))
+    told = ", ".join(sorted(found))
+    if len(found) > 1:
+        return [f"Measured on different machines, so not comparable among them: {told}."]
+    return [f"Measured on {told}."] if found else []
+
+
+def _here(results: Results, rows: Sequence[Row]) -> list[str]:
+    from petlbench.experiment import processor
+
+    return [f"Measured on one core of {processor()}, when first drawn."]
+
+
+def _added_latency(results: Results, row: Row) -> float:
+    from petlbench.speed import added_latency  # only now: it takes torch
+
+    return added_latency(results.of(row)[0])
 
 
 _BYTES = ((1e9, " GB"), (1e6, " MB"), (1e3, " kB"), (1, " B"))
@@ -36,46 +61,53 @@ COSTS = {
     "parameters": Cost(
         "trainable parameters",
         "trainable parameters, without head",
-        lambda row: row.trainable_parameters,
+        lambda _, row: row.trainable_parameters,
         COUNTS,
     ),
     "parameters-with-head": Cost(
         "trainable parameters with head",
         "trainable parameters, with head",
-        lambda row: row.trainable_parameters_with_head,
+        lambda _, row: row.trainable_parameters_with_head,
         COUNTS,
     ),
     "inference-parameters": Cost(
         "parameters left at inference",
         "parameters beside backbone and head after merging",
-        lambda row: row.inference_parameters,
+        lambda _, row: row.inference_parameters,
         COUNTS,
     ),
     "added-flops": Cost(
         "added compute",
         "added floating-point operations per image, after merging",
-        lambda row: row.added_flops,
+        lambda _, row: row.added_flops,
         ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"), (1, "")),
     ),
     "stored-bytes": Cost(
         "stored size",
         "stored for one task, beside the backbone",
-        lambda row: row.stored_bytes,
+        lambda _, row: row.stored_bytes,
         _BYTES,
     ),
     "train-seconds": Cost(
         "training time",
         "training time of all tasks, one seed (s)",
-        lambda row: row.train_seconds,
+        lambda _, row: row.train_seconds,
         ((1, ""),),
-        machine=True,
+        where=_machines,
     ),
     "peak-memory": Cost(
         "peak memory",
         "peak memory of training and testing",
-        lambda row: row.peak_bytes,
+        lambda _, row: row.peak_bytes,
         _BYTES,
-        machine=True,
+        where=_machines,
+    ),
+    "added-latency": Cost(
+        "added latency",
+        "added latency of one image, after merging (% of the backbone's)",
+        _added_latency,
+        ((1, "%"),),
+        where=_here,
     ),
 }
 
@@ -98,41 +130,34 @@ def draw(results: Results, x: str = "parameters") -> Figure:
     if x not in COSTS:
         raise unknown("x of params-vs-accuracy", x, COSTS)
     cost, board = COSTS[x], results.board
-    rows = [row for row in base.ranked(board) if cost.of(row) is not None]
+    found = {row.method: cost.of(results, row) for row in base.ranked(board)}
+    costs = {method: value for method, value in found.items() if value is not None}
+    rows = [row for row in base.ranked(board) if row.method in costs]
     if not rows:
         raise UsageError(
             f"nothing to plot: no record of suite {board.suite} tells of its {cost.name}. "
             f"Choose another x: {', '.join(COSTS)}."
         )
-    lacking = [row.method for row in base.ranked(board) if cost.of(row) is None]
+    lacking = [method for method in found if method not in costs]
     notes = [f"No {cost.name} was measured, not drawn: {', '.join(lacking)}."] if lacking else []
-    if cost.machine:
-        notes += _machines(results, rows)
+    notes += cost.where(results, rows)
     # Crowded labels get a taller figure rather than a smaller font.
     height = _HEIGHT + 0.12 * max(len(rows) - 10, 0)
-    while (figure := _against(cost, board, rows, notes, height)) is None:
+    while (figure := _against(cost, costs, board, rows, notes, height)) is None:
         height *= 1.25
     return figure
 
 
-def _machines(results: Results, rows: Sequence[Row]) -> list[str]:
-    """Where it was measured; a warning if in several places."""
-    found = set()
-    for row in rows:
-        for record in results.of(row):
-            made = record["environment"]
-            found.add(str(made.get("gpu") or made.get("processor") or made["device"]))
-    told = ", ".join(sorted(found))
-    if len(found) > 1:
-        return [f"Measured on different machines, so not comparable among them: {told}."]
-    return [f"Measured on {told}."] if found else []
-
-
 def _against(
-    cost: Cost, board: Leaderboard, rows: Sequence[Row], notes: Sequence[str], height: float
+    cost: Cost,
+    found: Mapping[str, float],
+    board: Leaderboard,
+    rows: Sequence[Row],
+    notes: Sequence[str],
+    height: float,
 ) -> Figure | None:
     """The figure, or None if its labels do not fit into this height (inches)."""
-    costs = np.array([cost.of(row) for row in rows], dtype=float)
+    costs = np.array([found[row.method] for row in rows], dtype=float)
     scores = [row.ranking for row in rows if row.ranking]
     percent = np.array([100 * score.mean for score in scores])
     bar, told = base.bars(scores)

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from petlbench import plots
+from petlbench import plots, speed
 from petlbench.errors import UsageError
+from petlbench.experiment import Machine
 from petlbench.leaderboard import Leaderboard, Row, Score
 from petlbench.plots._cost import pareto_front
 from petlbench.plots.params_vs_accuracy import COSTS
 from petlbench.results import Results
+from petlbench.spec import RunSpec
 from petlbench.store import Store
 from plots.drawing import plain
 
@@ -153,9 +155,9 @@ def test_what_is_drawn() -> None:
 MADE = synthetic.results(synthetic.records(["lora", "linear", "vpt", "full"], 2, 2, images=40))
 
 
-@pytest.mark.parametrize("x", COSTS)
+@pytest.mark.parametrize("x", [x for x in COSTS if x != "added-latency"])
 def test_costs(x: str) -> None:
-    known = [row for row in MADE.board.rows if COSTS[x].of(row) is not None]
+    known = [row for row in MADE.board.rows if COSTS[x].of(MADE, row) is not None]
     if not known:
         with pytest.raises(UsageError, match=f"no record of suite synthetic .* {COSTS[x].name}"):
             plots.draw("params-vs-accuracy", MADE, x=x)
@@ -164,9 +166,9 @@ def test_costs(x: str) -> None:
     assert figure.axes[0].get_xlabel() == COSTS[x].label
     at = {text.get_text(): text.xy[0] for text in names(figure)}  # type: ignore[attr-defined]
     for row in known:
-        if cost := COSTS[x].of(row):
+        if cost := COSTS[x].of(MADE, row):
             assert at[row.method] == pytest.approx(cost)
-    assert ("Measured on cpu." in plain(figure)) == COSTS[x].machine
+    assert ("Measured on cpu." in plain(figure)) == (x in ("train-seconds", "peak-memory"))
 
 
 def test_a_cost_that_is_not_known_of_all() -> None:
@@ -203,3 +205,22 @@ def test_letters_and_intervals(letters: str, shown: str) -> None:
     assert (low[1], high[1]) == pytest.approx((60, 75))
     assert "bars: 95% intervals" in plain(figure)
     assert ("share a letter" in plain(figure)) == bool(letters)
+
+
+def test_added_latency_is_measured_here_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of models that do not merge; what merges adds nothing."""
+    measured = []
+
+    def latency(spec: RunSpec, machine: Machine) -> float:
+        measured.append(spec.method.name)
+        return {"adapter": 1.25, "convpass": 0.99}[spec.method.name]
+
+    monkeypatch.setattr(speed, "latency", latency)
+    made = synthetic.results(synthetic.records(["adapter", "convpass", "lora"], 2, 1))
+    for _ in range(2):
+        figure = plots.draw("params-vs-accuracy", made, x="added-latency")
+    assert sorted(measured) == ["adapter", "convpass"]
+    assert figure.axes[0].get_xlabel() == COSTS["added-latency"].label
+    costs = {row.method: COSTS["added-latency"].of(made, row) for row in made.board.rows}
+    assert costs == {"adapter": pytest.approx(25), "convpass": 0, "lora": 0}
+    assert "Measured on one core of" in plain(figure)
