@@ -8,6 +8,7 @@ import torch
 
 from petlbench import speed
 from petlbench.plan import Plan
+from petlbench.wording import count
 
 COLUMNS = (
     "method",
@@ -117,10 +118,6 @@ def manner(plan: Plan) -> str:
             f"{count(machine.threads, 'thread')} each",
         ]
     )
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from petlbench import wording
 from petlbench.errors import UsageError, unknown
 from petlbench.formats import _text
 from petlbench.leaderboard import Row, compact
@@ -252,7 +253,7 @@ def _notes(cost: Cost, boot: Bootstrap, metric: str, methods: int) -> list[str]:
     panel = boot.panel
     levels = "seeds and test examples" if len(panel.seeds) > 1 else "test examples"
     notes = [
-        f"Test score: {metric.replace('_', ' ')}, {panel.ranking}, linear in log10({cost.name}) "
+        f"Test score: {wording.metric(metric)}, {panel.ranking}, linear in log10({cost.name}) "
         "between the two settings around the budget, or that of a setting within "
         f"{SAME:.0%} of it; nothing is extrapolated.",
         f"Intervals: 95%, by a bootstrap over {levels} of these tasks ({boot.count:,} resamples).",

@@ -129,7 +129,7 @@ def test_markdown_shows_ties() -> None:
     assert "| 1\\* | a | a<b>&_% | **80.5** [78.5, 82.5] |" in text
     assert "| 2\\* | a | b | **79.5** [77.5, 81.5] |" in text
     assert "| 3 | b | c | 60.5 [58.5, 62.5] |" in text
-    for words in ("95% interval", "by a bootstrap", "at least as good"):
+    for words in ("95% interval", "by a bootstrap", "cannot be told apart from the best"):
         assert words in text
 
 
@@ -246,6 +246,15 @@ def test_bytes_of_tasks_served() -> None:
     frame = to_frame([board])
     assert frame["served_bytes:5"].tolist()[:2] == [5000, 950]
     assert "5 tasks served" in written([board], "markdown")
+
+
+def test_a_csv_defines_the_columns_that_are_there() -> None:
+    board = build(full("a"), list(GROUPS))[0]
+    (told,) = set(to_frame([board])["definitions"])
+    assert "Params: trainable parameters without the head." in told
+    assert "over the 1 group of" in told if len(board.groups) == 1 else "groups of" in told
+    assert "(s)" not in told and "served" not in told and "Peek gap" not in told
+    assert "5 tasks served: " in to_frame([serve(board, 5)])["definitions"][0]
 
 
 def test_a_formula_stands_in_the_header() -> None:

@@ -215,7 +215,7 @@ def test_fewer_seeds_stay_ranked_but_are_flagged() -> None:
     assert ssf.mean_of_tasks is not None
     tasks = [score.mean for score in ssf.tasks.values() if score]
     assert ssf.mean_of_tasks.mean == pytest.approx(np.mean(tasks)) == pytest.approx(0.505)
-    assert sum("Fewer seeds" in note for note in board.notes) == 2
+    assert sum("so ranked with more noise" in note for note in board.notes) == 2
     assert any("One seed" in note for note in board.notes)
 
 
@@ -320,7 +320,7 @@ def test_another_metric_makes_another_table() -> None:
     (other,) = build(records, metric="macro_f1")
     assert [row.method for row in other.rows] == ["b", "a"]
     assert other.rows[0].tasks["digits"].mean == 0.7 and other.metric == "macro_f1"  # type: ignore[union-attr]
-    assert "Test macro f1 in %" in written([other], "markdown")
+    assert "Test macro F1 in %" in written([other], "markdown")
     with pytest.raises(UsageError, match=r"unknown metric 'macro_f2'\. Did you mean macro_f1"):
         build(records, metric="macro_f2")
     assert to_frame([board]).loc[0, "metric:macro_f1"] == 0.4
@@ -334,7 +334,7 @@ def test_the_tasks_own_metric_ranks_and_further_ones_have_columns() -> None:
     (board,) = build(made, report=("t2i_r1",), ranking="mean of tasks")
     assert [row.method for row in board.rows] == ["b", "a"] and board.metric == "mean_recall"
     table = written([board], "markdown")
-    assert "| t2i r1 |" in table and "| 12.5 |" in table and "| **25.0** |" in table
+    assert "| T2I R@1 |" in table and "| 12.5 |" in table and "| **25.0** |" in table
     assert "Rank: by the mean of tasks" in table
 
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from petlbench import wording
 from petlbench.compare import Many, Two
 from petlbench.formats import _text, table
 from petlbench.formats import markdown as md
 from petlbench.statistics.paired import Difference
 from petlbench.statistics.ties import split
-from petlbench.verdict import between, interval, p, points, signed, wilcoxon
+from petlbench.verdict import between, interval, of_one_task, p, points, signed, wilcoxon
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,7 +51,7 @@ def of_two(found: Two) -> Page:
     within = "" if chance.low is None else f", 95% interval {chance.low:.2f} to {chance.high:.2f}"
     within += " by resampling seeds, too narrow where they are few" if within else ""
     remarks = [
-        "95% intervals of a task: t over paired seeds and z over test examples, together; they are "
+        f"95% intervals of a task: {of_one_task(len(found.seeds), bool(found.counted))}; they are "
         "not corrected for the number of tasks.",
         f"Probability of improvement ({chance.probability:.2f}{within}): how often a run of "
         f"{found.a} beats one of {found.b}, mean over tasks, a tie half.",
@@ -130,8 +131,7 @@ def _costs(found: Two) -> Grid:
 
 
 def _meanings(found: Two) -> list[tuple[str, str]]:
-    meanings = _text.definitions(found.board)
-    return [(c.header, meanings[c.header]) for c in _text.costs(found.board)]
+    return list(_text.definitions(found.board, _text.costs(found.board)).items())
 
 
 # --- several methods
@@ -140,7 +140,7 @@ def _meanings(found: Two) -> list[tuple[str, str]]:
 def of_many(found: Many) -> Page:
     remarks = ["Rank group: methods that share a letter cannot be told apart on these tasks."]
     if found.letters_like_these:
-        remarks.append("Like these: * cannot be told from the best on tasks like these.")
+        remarks.append("Like these: * cannot be told apart from the best on tasks like these.")
     if found.ranks:
         remarks.append(
             f"Average rank: over the {len(found.board.tasks)} tasks; methods further apart than "
@@ -183,7 +183,7 @@ def _pairs(found: Many) -> list[Grid]:
 
 
 def _metric(found: Two | Many) -> str:
-    return found.board.metric.replace("_", " ")
+    return wording.metric(found.board.metric)
 
 
 # --- where it goes

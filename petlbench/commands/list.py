@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from petlbench import wording
 from petlbench.commands import _shared as shared
 from petlbench.errors import UsageError, unknown
 
@@ -126,7 +127,7 @@ def _runs(options: argparse.Namespace) -> list[tuple[str, str]]:
                 text += f"seed {spec['seed']}, {spec['backbone']['name']}, "
                 text += f"{spec['protocol']['epochs']} epochs, comparison {record['fingerprint']}: "
                 metric = test.get("metric", "accuracy")
-                text += f"{metric.replace('_', ' ')} {100 * leaderboard.metrics(test)[metric]:.1f}%"
+                text += f"{wording.metric(metric)} {100 * leaderboard.metrics(test)[metric]:.1f}%"
                 rows.append((record["key"], text + ("" if kept else " (weights not kept)")))
     return rows
 

@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from typing import TYPE_CHECKING
 
+from petlbench import wording
 from petlbench.commands import _shared as shared
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _notes(each: Reproduction, shown: list[int], console: Console) -> None:
     from rich.markup import escape
 
     notes = [
-        f"In % ({each.board.metric.replace('_', ' ')}); difference: measured minus published, in "
+        f"In % ({wording.metric(each.board.metric)}); difference: measured minus published, in "
         "percentage points. Intervals: 95%; measured: test examples"
         f"{' and seeds' if each.seeds > 1 else ' (one seed: its luck is not in it)'}; published: "
         "binomial of the declared test set, because nothing else of it is known. Means are "

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from petlbench import wording
 from petlbench.leaderboard import Leaderboard, Row, Score, compact, differences, subject
 
 NONE = "–"
@@ -72,7 +73,7 @@ def tasks(board: Leaderboard) -> list[Column]:
 def further(board: Leaderboard) -> list[Column]:
     """Other metrics, as means of tasks, and the peek gap."""
     found = [
-        _scores(board, metric.replace("_", " "), [row.metrics.get(metric) for row in board.rows])
+        _scores(board, wording.metric(metric), [row.metrics.get(metric) for row in board.rows])
         for metric in board.report
     ]
     if any(row.peek_gap for row in board.rows):
@@ -108,7 +109,7 @@ def served(board: Leaderboard) -> list[Column]:
 
 
 def serving(tasks: int) -> str:
-    return f"{tasks} task{'' if tasks == 1 else 's'} served"
+    return f"{wording.count(tasks, 'task')} served"
 
 
 def efficiency(board: Leaderboard) -> list[Column]:
@@ -121,15 +122,15 @@ def efficiency(board: Leaderboard) -> list[Column]:
     return [_plain(each.upper(), [*map(text, v)], values=v) for each, v in values.items()]
 
 
-def definitions(board: Leaderboard) -> dict[str, str]:
-    """Header of a column -> what it is, in words; not of each group and task."""
+def definitions(board: Leaderboard, columns: Sequence[Column]) -> dict[str, str]:
+    """Header of each of these columns -> what it is, in words; not of each group and task."""
     named = board.ranking in ("mean of groups", "mean of tasks")
-    return {
-        "Mean of groups": f"mean over the {len(board.groups)} group(s) of each group's mean over "
-        "its tasks",
-        "Mean of tasks": f"mean over the {len(board.tasks)} task(s)",
+    known = {
+        "Mean of groups": f"mean over the {wording.count(len(board.groups), 'group')} of each "
+        "group's mean over its tasks",
+        "Mean of tasks": f"mean over the {wording.count(len(board.tasks), 'task')}",
         "Rank": f"by the {board.ranking if named else f'mean of the group {board.ranking}'}"
-        + ("; * is at least as good as the best" if _starred(board) else ""),
+        + ("; * cannot be told apart from the best" if _starred(board) else ""),
         GAP: "best test score over training minus the reported one",
         "Params": "trainable parameters without the head",
         "With head": "trainable parameters with the head",
@@ -141,19 +142,19 @@ def definitions(board: Leaderboard) -> dict[str, str]:
         f"bits, and {board.tasks_served} times what is stored",
         **{each.upper(): formula for each, formula in board.efficiency.items()},
     }
+    headers = {column.header for column in columns}
+    return {header: meaning for header, meaning in known.items() if header in headers}
 
 
 def caption(board: Leaderboard, columns: Sequence[Column]) -> str:
     """What was compared, how the numbers were made and what the columns are, in one paragraph."""
-    headers = {column.header for column in columns}
-    meanings = {name: m for name, m in definitions(board).items() if name in headers}
     known = any(row.ranking and row.ranking.best is not None for row in board.rows)
     marked = "what cannot be told apart from the best" if known else "the best"
     sentences = [
         f"Suite {board.suite}; {subject(board)}; fingerprint {board.fingerprint}; "
         f"{'seeds' if len(board.seeds) > 1 else 'seed'} {', '.join(map(str, board.seeds))}.",
-        f"Test {board.metric.replace('_', ' ')} in %{_spread(board)}.",
-        *(f"{column}: {meaning}." for column, meaning in meanings.items()),
+        f"Test {wording.metric(board.metric)} in %{_spread(board)}.",
+        *(f"{column}: {meaning}." for column, meaning in definitions(board, columns).items()),
         board.judged,
         f"Of the ranked rows {marked} of a column is in bold.",
     ]

@@ -127,7 +127,8 @@ def _efficiency(name: str, row: Row) -> float | None:
 
 
 def _definitions(board: Leaderboard) -> str:
-    told = [f"{column}: {meaning}." for column, meaning in _text.definitions(board).items()]
+    meanings = _text.definitions(board, _text.columns(board))
+    told = [f"{column}: {meaning}." for column, meaning in meanings.items()]
     return " ".join([*told, board.judged]).rstrip()
 
 

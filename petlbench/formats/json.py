@@ -14,5 +14,8 @@ EXTENSION = ".json"
 
 def write(found: Sequence[Results]) -> str:
     """Scores in [0, 1] and not rounded; `definitions` say what the fields of rows are."""
-    boards = [asdict(each.board) | {"definitions": _text.definitions(each.board)} for each in found]
+    boards = [
+        asdict(board) | {"definitions": _text.definitions(board, _text.columns(board))}
+        for board in (each.board for each in found)
+    ]
     return json.dumps(boards, indent=2, allow_nan=False) + "\n"

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from numpy.typing import NDArray
 
+from petlbench import wording
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Leaderboard, Record, Row, Score, subject
 from petlbench.results import Results
@@ -220,7 +221,7 @@ def longest(texts: Sequence[str]) -> int:
 
 
 def metric(board: Leaderboard) -> str:
-    return board.metric.replace("_", " ")
+    return wording.metric(board.metric)
 
 
 def looks(count: int) -> list[dict[str, Any]]:

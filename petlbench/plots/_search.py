@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from petlbench import wording
 from petlbench.errors import UsageError
 from petlbench.leaderboard import Record
 from petlbench.plots._base import Array
@@ -20,7 +21,7 @@ def trials(record: Record) -> Array:
 def judged(searched: Mapping[str, Sequence[Record]]) -> str:
     """What trials are judged by."""
     found = {run["search"]["metric"] for runs in searched.values() for run in runs}
-    return str(found.pop()).replace("_", " ") if len(found) == 1 else "score"
+    return wording.metric(found.pop()) if len(found) == 1 else "score"
 
 
 def rules(searched: Mapping[str, Sequence[Record]]) -> str:
@@ -34,5 +35,6 @@ def rules(searched: Mapping[str, Sequence[Record]]) -> str:
         )
     how = ", ".join(sorted({search["sampler"] for search in runs}))
     where = ", ".join(sorted({s["val_split"] for s in runs if "val_split" in s}))
-    trials = "1 trial" if counts == [1] else f"{counts[0]} trials"
-    return f"{trials} a task ({how})" + (f", judged on {where}" if where else "")
+    return f"{wording.count(counts[0], 'trial')} a task ({how})" + (
+        f", judged on {where}" if where else ""
+    )

@@ -15,6 +15,7 @@ from petlbench.plots import _base as base
 from petlbench.plots._base import LINE, OTHER, Array, Page, pt
 from petlbench.results import Results
 from petlbench.verdict import p
+from petlbench.wording import count
 
 _ALPHA = 0.05
 _AXIS, _CLIQUE = 0.62, 0.085  # inches: from the top to the axis, between two thick lines
@@ -33,8 +34,9 @@ def draw(results: Results) -> Figure:
     if not fits(results):
         raise UsageError(
             f"nothing to plot: a critical difference needs three methods and two tasks, and "
-            f"{len(rows)} methods have finished the {len(board.tasks)} tasks of suite "
-            f"{board.suite}. Run more of them: petlbench run --suite {board.suite}"
+            f"{count(len(rows), 'method')} finished the "
+            f"{count(len(board.tasks), 'task')} of suite {board.suite}. Run more: petlbench run "
+            f"--suite {board.suite}"
         )
     scores = panels.of(results).means
     found = many.average_ranks(scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from petlbench import wording
 from petlbench.leaderboard import Record
 from petlbench.plots import _base as base
 from petlbench.plots._base import FRONT, OTHER, Array, Page
@@ -22,7 +23,7 @@ def draw(results: Results) -> Figure:
     peeked, notes = base.telling("peek", results, "--report-peek")
     values = {name: 100 * base.mean_of_tasks(runs, _reported_best) for name, runs in peeked.items()}
     found = {run["peek"]["metric"] for runs in peeked.values() for run in runs}
-    unit = str(found.pop()).replace("_", " ") if len(found) == 1 else "score"
+    unit = wording.metric(found.pop()) if len(found) == 1 else "score"
     page = Page.of(
         board,
         f"best-on-test {unit} is shown to measure a bias; it is never reported or used",

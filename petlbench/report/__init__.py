@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from importlib import resources
 
-from petlbench import __version__
+from petlbench import __version__, wording
 from petlbench.errors import UsageError, unknown
 from petlbench.results import Results
 
@@ -73,6 +73,7 @@ def render(
     # Bokeh refers to what it has defined: the order counts
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
     environment.filters |= {
+        "metric": wording.metric,
         "duration": _text.duration,
         "parameters": _text.parameters,
         "percent": lambda fraction: f"{100 * fraction:.1f}",

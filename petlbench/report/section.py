@@ -14,6 +14,7 @@ from petlbench.leaderboard import Leaderboard, Record, Row
 from petlbench.published import block
 from petlbench.report import charts
 from petlbench.results import Results
+from petlbench.wording import count, metric
 
 MOST_RECORDS = 5_000  # in the table of records: more would make the page slow and large
 
@@ -61,8 +62,8 @@ class Section:
         board, records = self.board, self.results.records.values()
         failed = sum(record["status"] != "done" for record in records)
         told = [
-            f"{_count(len(board.rows), 'method')} on {_count(len(board.tasks), 'task')} with "
-            f"{_count(len(board.seeds), 'seed')}: {_count(len(records), 'run')}, "
+            f"{count(len(board.rows), 'method')} on {count(len(board.tasks), 'task')} with "
+            f"{count(len(board.seeds), 'seed')}: {count(len(records), 'run')}, "
             f"{failed or 'none'} of them failed."
         ]
         ranked = [row for row in board.rows if row.rank and row.ranking]
@@ -71,7 +72,7 @@ class Section:
         first, others = ranked[0], ranked[1:]
         assert first.ranking is not None
         told.append(
-            f"{first.method} has {'the highest' if others else 'an'} {_metric(board)}, by "
+            f"{first.method} has {'the highest' if others else 'an'} {metric(board.metric)}, by "
             f"{board.ranking}: {_text.told(first.ranking)}."
         )
         tied = [row.method for row in others if row.as_good_as_best]
@@ -82,7 +83,7 @@ class Section:
         elif others:
             told.append("Whether the others are worse than it was not tested.")
         if left := len(board.rows) - len(ranked):
-            told.append(f"{_count(left, 'method')} incomplete and therefore not ranked.")
+            told.append(f"{count(left, 'method')} incomplete and therefore not ranked.")
         return told
 
     @cached_property
@@ -250,14 +251,6 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str
             yield from _flat(value, f"{above}{name}.")
         else:
             yield f"{above}{name}", "not set" if value is None else str(value)
-
-
-def _metric(board: Leaderboard) -> str:
-    return board.metric.replace("_", " ")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _names(names: list[str], most: int = 6) -> str:
