@@ -138,7 +138,14 @@ def two(
         wilcoxon=wilcoxon,
         improvement=paired.probability_of_improvement(panel.scores[0], panel.scores[1]),
         counted=counted,
-        notes=(*told, *of_seeds, *_weak(wilcoxon), *boot.caveats(), *both.board.notes),
+        notes=(
+            *told,
+            *of_seeds,
+            *_weak(wilcoxon),
+            *_one_of_many(results),
+            *boot.caveats(),
+            *both.board.notes,
+        ),
     )
 
 
@@ -250,11 +257,11 @@ def _same_seeds(results: Results) -> tuple[Results, list[str]]:
             "seeds: petlbench run --seeds N."
         )
     further = {m: set.union(*found) - common for m, found in seeds.items()}
-    told = "; ".join(f"{m} has {_list(more)} too" for m, more in further.items() if more)
+    told = "; ".join(f"{m} has seed {_list(more)} too" for m, more in further.items() if more)
     if not told:
         return results, []
     kept = {k for k, record in results.records.items() if record["spec"]["seed"] in common}
-    note = f"Seed {_list(common)} alone, which both have: {told}."
+    note = f"Only the seeds that both have, {_list(common)}: {told}."
     return _again(results, kept, rows), [note]
 
 
@@ -272,6 +279,17 @@ def _again(results: Results, kept: set[str], rows: Sequence[Row]) -> Results:
 
 def _any_run(row: Row) -> str:
     return next(key for keys in row.runs.values() for key in keys)
+
+
+def _one_of_many(results: Results) -> list[str]:
+    """Two methods asked about alone are told apart more easily than all of a board at once."""
+    ranked = sum(row.rank is not None for row in results.board.rows)
+    if ranked < 3:
+        return []
+    return [
+        f"One pair, asked about by itself. The leaderboard asks about all {ties.pairs(ranked)} "
+        "pairs at once, and may not tell these two apart: choose the pair before you look."
+    ]
 
 
 def _column(panel: Panel, ranking: str) -> str:
@@ -338,16 +356,8 @@ def _agreement(results: Results, keys: Sequence[Sequence[str]], task: str) -> Ag
     arrays = [each for of_method in found for each in of_method]
     if any(each is None or "labels" not in each for each in arrays):
         return None
-    labels = [each["labels"] for each in arrays if each]
-    for key, theirs in zip((k for of_method in keys for k in of_method), labels, strict=True):
-        if not np.array_equal(theirs, labels[0]):
-            raise UsageError(
-                f"the predictions of run {key} on {task} have other labels than those of "
-                f"{keys[0][0]}: they are of another test set. Move them out of "
-                f"{results.store.folder}, then run them again."
-            )
     a, b = (np.stack([each["predictions"] for each in of if each]) for of in found)
-    return agreements.agreement(a, b, labels[0])
+    return agreements.agreement(a, b, next(each["labels"] for each in arrays if each))
 
 
 # --- notes

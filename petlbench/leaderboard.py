@@ -431,8 +431,8 @@ def _notes(rows: Sequence[Row], seeds: Sequence[int], edited: Sequence[str]) -> 
             fewer[row.seeds].append(row.method)
     for some, names in fewer.items():
         notes.append(
-            f"Fewer seeds than others ({len(some)} of {len(seeds)}: {_list(some)}), "
-            f"so ranked with more noise: {', '.join(names)}."
+            f"Not all {len(seeds)} seeds of this board finished every task, so ranked with more "
+            f"noise (seed {_list(some)} alone): {', '.join(names)}."
         )
     if any(row.complete and len(row.seeds) == 1 for row in rows):
         notes.append("One seed gives no spread: small differences may be noise.")

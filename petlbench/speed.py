@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -375,7 +375,7 @@ def latency(spec: RunSpec, machine: Machine) -> float:
     return best[1] / best[0]
 
 
-def added_latency(record: Record) -> float:
+def added_latency(record: Mapping[str, Any]) -> float:
     """What a finished run's model adds to the backbone's latency here, in %; 0 if it merges.
 
     One image at a time on one core of the CPU. Raises UsageError for a method that is not there.

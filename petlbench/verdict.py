@@ -30,7 +30,7 @@ def of_two(found: Two) -> str:
         claim = f"the data cannot tell {found.a} from {found.b}: {signed(here.mean)} {unit}"
     else:
         claim = f"{found.a} is {here.verdict} than {found.b} by {points(abs(here.mean))} {unit}"
-    how = _of_one_task if len(found.tasks) == 1 else _resampled
+    how = of_one_task if len(found.tasks) == 1 else _resampled
     told = how(len(found.seeds), bool(found.counted))
     return f"{where} {claim} (95% interval {interval(here, sign)}, {told}){_beyond(found, sign)}."
 
@@ -140,7 +140,7 @@ def _resampled(seeds: int, counted: bool) -> str:
     return f"hierarchical bootstrap over seeds and {examples}"
 
 
-def _of_one_task(seeds: int, counted: bool) -> str:
+def of_one_task(seeds: int, counted: bool) -> str:
     """How the interval of a difference on one task was made."""
     examples = "test examples, counted as binomial" if counted else "paired test examples"
     return (

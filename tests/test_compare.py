@@ -308,7 +308,7 @@ def test_only_seeds_that_both_have_count() -> None:
     made = compare.two(results, "lora", "vpt")
     assert made.seeds == (0,)
     assert made.here.mean == pytest.approx(10 / 200)
-    assert made.notes[0] == "Seed 0 alone, which both have: lora has 1, 2 too."
+    assert made.notes[0] == "Only the seeds that both have, 0: lora has seed 1, 2 too."
     assert "(3 tasks, 1 seed)" in made.conclusion
 
 
@@ -509,7 +509,7 @@ def test_several_comparisons_are_not_mixed(cli: CLI, tmp_path: Path) -> None:
         found = synthetic.records(["lora", "vpt"], 2, 1, suite=suite)
         synthetic.write(tmp_path / suite, found)
     at = ("compare", "lora", "vpt", "--results", tmp_path)
-    cli(*at).refused("2 comparisons that must not share a comparison", "--fingerprint")
+    cli(*at).refused("2 comparisons, which must not share a table", "--fingerprint")
     assert cli(*at, "--suite", "two").code == 0
     key = synthetic.records(1, 1, 1, suite="one")[0]["fingerprint"]
     assert cli(*at, "--fingerprint", key).code == 0
@@ -523,7 +523,9 @@ def test_predictions_that_are_not_kept_are_told(cli: CLI, tmp_path: Path) -> Non
 
 
 def _break(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> None:
-    file = sorted((folder / "artifacts").glob("*.npz"))[0]
+    made = [json.loads(file.read_text()) for file in sorted((folder / "records").glob("*.json"))]
+    key = next(each["key"] for each in made if each["spec"]["method"]["name"] == "lora")
+    file = folder / "artifacts" / f"{key}.predictions.npz"
     with np.load(file) as arrays:
         change(file, dict(arrays))
 
@@ -545,7 +547,7 @@ def _break(folder: Path, change: Callable[[Path, dict[str, Any]], None]) -> None
         ),
         (
             lambda file, kept: np.savez(file, **{k: v[::-1] for k, v in kept.items()}),
-            "have other labels than those of",
+            "are of other test examples of",
         ),
     ],
 )

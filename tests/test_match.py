@@ -195,7 +195,7 @@ def test_the_command_refuses(cli: CLI, folder: Path) -> None:
     write(folder.parent / "two" / "a", records(2, 2, 1, suite="one"), keep=False)
     write(folder.parent / "two" / "b", records(2, 2, 1, suite="other"), keep=False)
     cli("match", "--results", folder.parent / "two", "--parameters", "1K").refused(
-        "2 comparisons that must not share a table", "--fingerprint"
+        "2 comparisons, which must not share a table", "--fingerprint"
     )
     at = ("match", "--results", folder.parent / "two", "--parameters", "10M", "--suite")
     cli(*at, "other").refused("nothing is extrapolated")

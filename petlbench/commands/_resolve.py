@@ -102,7 +102,7 @@ def _points(difference: float) -> str:
 
 def _verdict(pair: Pair, found: Resolution) -> str:
     """What more seeds do for this pair."""
-    from petlbench.benchmark import duration
+    from petlbench.benchmark import count, duration
     from petlbench.statistics.resolve import LIMIT, PILOT, POWER
 
     if math.isnan(pair.needed):
@@ -113,7 +113,7 @@ def _verdict(pair: Pair, found: Resolution) -> str:
         hours = sum(found.more(m) * found.hours[m] for m in both)
         return f"{seeds} seeds settle it ({pair.chance:.0%}): {duration(3600 * hours)}"
     if pair.needed <= LIMIT:
-        return f"takes {pair.needed:.0f} seeds of each: left out"
+        return f"takes {count(int(pair.needed), 'seed')} of each: left out"
     if math.isfinite(pair.needed):
         return f"would take about {pair.needed:.0f} seeds of each, more than {LIMIT}"
     return "no seeds can at this difference: test examples hide it"
@@ -122,7 +122,7 @@ def _verdict(pair: Pair, found: Resolution) -> str:
 def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Iterator[str]:
     """What was found, what is proposed, and the commands."""
     from petlbench.benchmark import duration
-    from petlbench.statistics.resolve import LIMIT, POWER
+    from petlbench.statistics.resolve import LIMIT, PILOT, POWER
 
     proposal = found.proposal
     if single := [row.method for row in found.rows if len(row.seeds) == 1]:
@@ -132,7 +132,14 @@ def _advice(found: Resolution, plan: Plan, options: argparse.Namespace) -> Itera
         )
     pairs = math.comb(len(found.rows), 2)
     if not proposal.pairs:
-        yield f"{pairs} of {pairs} pairs can be told apart on these tasks: nothing to add."
+        if not single:
+            yield f"{pairs} of {pairs} pairs can be told apart on these tasks: nothing to add."
+            return
+        again = [
+            word for o, v in _given(options.arguments) if o not in _OWN for word in (o, v) if word
+        ]
+        yield f"{PILOT} seeds may part fewer methods than one does: run these first."
+        yield f"next: {shlex.join(['petlbench', 'run', *again, '--seeds', str(PILOT)])}"
         return
     yield f"{len(proposal.pairs)} of {pairs} pairs cannot be told apart on these tasks."
     if found.without_predictions:

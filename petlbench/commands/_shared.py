@@ -122,7 +122,7 @@ def only(found: Sequence[Results], options: argparse.Namespace, what: str) -> Re
         for b in boards
     )
     raise UsageError(
-        f"{options.results} holds {len(found)} comparisons that must not share {what}:\n"
+        f"{options.results} holds {len(found)} comparisons, which must not share {what}:\n"
         f"{differ}\nChoose one:\n{names}"
     )
 

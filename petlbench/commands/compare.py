@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
     from petlbench import compare
     from petlbench.commands import _pages as pages
 
-    chosen = shared.only(shared.comparisons(options), options, "a comparison")
+    chosen = shared.only(shared.comparisons(options), options, "a table")
     how = {"common_tasks": options.common_tasks, "fixed_tasks": options.fixed_tasks}
     found: Two | Many
     if len(options.methods) == 2:

@@ -70,7 +70,9 @@ class Bootstrap:
         apart = sorted(set(self.panel.runs))
         of_runs = np.equal.outer(apart, self.panel.runs) * weights  # (runs, tasks)
         variances = (np.einsum("rt,mts->mrs", of_runs, self._errors) ** 2).sum(axis=2)
+        variances += (self._borrowed @ of_runs.T) ** 2
         seeds = (~np.isnan(self.panel.scores)).sum(axis=2)
+        seeds = np.where(self._borrowed > 0, seeds.max(axis=0), seeds)
         return satterthwaite(variances, seeds[:, apart] - 1)
 
     def can_draw_tasks(self, column: str) -> bool:
@@ -87,6 +89,10 @@ class Bootstrap:
         told = []
         if len(self.panel.seeds) == 1:
             told.append("One seed: the noise of seeds is not in the intervals.")
+        lone = (self._borrowed > 0).any(axis=1)
+        if lone.any():
+            names = ", ".join(np.array(self.panel.methods)[lone])
+            told.append(f"One seed of {names}: its noise is taken to be that of the other methods.")
         if missing := self.without_predictions():
             every = len(missing) == len(self.panel.methods)
             told.append(
@@ -110,6 +116,17 @@ class Bootstrap:
         return np.asarray(centred / np.sqrt(np.maximum(own * (own - 1), 1)))
 
     @cached_property
+    def _borrowed(self) -> Array:
+        """(methods, tasks): standard deviation of a run, where a method has but one seed.
+
+        From the variances of the methods with more; 0 where there is no such, or no need.
+        """
+        own = (~np.isnan(self.panel.scores)).sum(axis=2)
+        variances = (self._errors**2).sum(axis=2) * own  # of a run, 0 of a lone one
+        mean = variances.sum(axis=0) / np.maximum((own > 1).sum(axis=0), 1)
+        return np.sqrt(np.where(own == 1, mean, 0.0))
+
+    @cached_property
     def _seeds(self) -> NDArray[np.float32]:
         """(tasks, count, methods): deviations of means over seeds."""
         methods, tasks, seeds = self.panel.scores.shape
@@ -117,6 +134,9 @@ class Bootstrap:
         for t in range(tasks):
             drawn = self._rng(1, self.panel.runs[t]).standard_normal((self.count, seeds))
             found[t] = drawn @ self._errors[:, t].T
+            if self._borrowed[:, t].any():
+                lone = self._rng(4, self.panel.runs[t]).standard_normal((self.count, methods))
+                found[t] += lone * self._borrowed[:, t]
         return found
 
     @cached_property

@@ -16,7 +16,7 @@ def judge(results: Results, over_tasks: bool = False) -> Results:
 
     Rank groups are about the board's tasks, which is what a board claims; `over_tasks` makes them
     about tasks like these, of which the board's are a sample: a stronger claim, for which few
-    suites have tasks enough.
+    suites have tasks enough. Where no group has two tasks nothing can be said of that.
     """
     panel = panels.of(results)
     if not panel.methods:
@@ -27,16 +27,21 @@ def judge(results: Results, over_tasks: bool = False) -> Results:
     here, anywhere = (
         ties.apart(values, boot.draws(panel.ranking, over, at_once=pairs)) for over in (False, True)
     )
+    sampled = boot.can_draw_tasks(panel.ranking)
+    over_tasks &= sampled
     apart = anywhere if over_tasks else here
     letters = ties.letters(apart) if len(values) > 1 else [""]
     anew = boot.interval(panel.ranking, over_tasks=True)
     cells = {name: _cells(boot, name) for name in panel.columns}
+    cells[panel.ranking] = [  # what ranks is judged once: all pairs, as the letters
+        (low, high, not apart[0, m]) for m, (low, high, _) in enumerate(cells[panel.ranking])
+    ]
     rows = [
         replace(
             _with_cells(row, {name: found[m] for name, found in cells.items()}, panel.ranking),
             letters=letters[m],
             as_good_as_best=not apart[0, m],
-            over_tasks=(float(anew[0, m]), float(anew[1, m])),
+            over_tasks=(float(anew[0, m]), float(anew[1, m])) if sampled else None,
         )
         for m, row in enumerate(results.board.rows[: len(values)])  # ranked ones come first
     ]

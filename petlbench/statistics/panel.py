@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,7 +127,8 @@ def of(
                 totals[t], tests[t] = record["test"]["total"], record["data"]["test"]
 
     def load(task: str) -> list[dict[int, Array]]:
-        return [_examples(results, row, task) for row in rows]
+        order: dict[str, bytes] = {}
+        return [_examples(results, row, task, order) for row in rows]
 
     runs = [tuple(row.runs[task] for row in rows) for task in order]
     return Panel(
@@ -143,13 +145,16 @@ def of(
     )
 
 
-def _examples(results: Results, row: Row, task: str) -> dict[int, Array]:
-    """Of one method, see `Panel.load`."""
+def _examples(results: Results, row: Row, task: str, order: dict[str, bytes]) -> dict[int, Array]:
+    """Of one method, see `Panel.load`. `order`: a run of the task, and its test set's labels."""
     unit, found = results.board.metric, {}
     for key in row.runs[task]:
         record, arrays = results.cell(key, task), results.predictions(key, task)
         metric = metric_of(record, unit)
-        added = None if arrays is None else contributions(arrays, metric)
+        if arrays is None:
+            return {}
+        _require_order(order, key, task, arrays, results)
+        added = contributions(arrays, metric)
         if added is None:
             return {}
         if abs(added.mean() - value(record, unit)) > 1e-6:
@@ -160,6 +165,27 @@ def _examples(results: Results, row: Row, task: str) -> dict[int, Array]:
             )
         found[results.board.seeds.index(record["spec"]["seed"])] = added
     return found
+
+
+def _require_order(
+    order: dict[str, bytes],
+    key: str,
+    task: str,
+    arrays: Mapping[str, NDArray[Any]],
+    results: Results,
+) -> None:
+    """Runs are compared example by example: all must have the same ones, in the same order."""
+    told = next((arrays[name] for name in ("labels", "image_of_text") if name in arrays), None)
+    if told is None:
+        return
+    first, known = next(iter(order.items()), (key, told.tobytes()))
+    order[first] = known
+    if told.tobytes() != known:
+        raise UsageError(
+            f"the predictions of the runs {first} and {key} are of other test examples of {task}, "
+            "or of the same in another order: the file of one of them was edited. Move the files "
+            f"of that run out of {results.store.folder}, then run it again."
+        )
 
 
 def _filled(added: Sequence[Mapping[int, Array]], seeds: int) -> Array:

@@ -75,9 +75,17 @@ def test_seeds(seeds: int, groups: list[int], questions: int) -> None:
 def test_missing_seeds_leave_a_variance_of_those_there() -> None:
     found = scores(methods=3, tasks=2, seeds=4)
     found[0, :, 2:] = np.nan  # two seeds
-    found[1, :, 1:] = np.nan  # one seed: nothing tells how it varies
-    draws = Bootstrap(panel(found), COUNT).draws(MEAN)
-    assert draws[:, 1].std() < 1e-12
+    found[1, :, 1:] = np.nan  # one seed
+    boot = Bootstrap(panel(found), COUNT)
+    draws = boot.draws(MEAN)
+    # one run is taken to vary as one of the others does, with as many seeds as any has
+    borrowed = [np.mean([found[m, t, :n].var(ddof=1) for m, n in ((0, 2), (2, 4))]) for t in (0, 1)]
+    expected = np.sqrt(sum(borrowed)) / 2 * t_over_z(welch(borrowed, [3, 3]))
+    assert draws[:, 1].std() == pytest.approx(expected, rel=0.02)
+    assert boot.caveats()[0].startswith("One seed of method 1: its noise is taken")
+    alone = Bootstrap(panel(found[[1, 1], :, :1]), COUNT)  # nobody has a second
+    assert alone.draws(MEAN).std(axis=0).max() < 1e-12
+    assert alone.caveats()[0].startswith("One seed: the noise of seeds is not")
     for m, own in ((0, 2), (2, 4)):
         variances = [found[m, t, :own].var(ddof=1) / own / 4 for t in range(2)]
         expected = np.sqrt(sum(variances)) * t_over_z(welch(variances, [own - 1] * 2))

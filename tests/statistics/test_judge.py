@@ -69,3 +69,20 @@ def test_one_method_or_none(tmp_path: Path) -> None:
     failed = {**found[0], "status": "failed", "error": {"type": "RunError"}}
     nothing = synthetic.results([failed])
     assert judge(nothing) is nothing
+
+
+def test_what_ranks_is_judged_once() -> None:
+    """The mark of the ranking column and the letters ask about the same pairs."""
+    for seeds in (1, 2, 3):
+        board = judge(synthetic.results(synthetic.records(8, 4, seeds))).board
+        for row in board.rows:
+            assert row.ranking is not None and row.mean_of_groups is not None
+            assert row.ranking.best == row.mean_of_groups.best == row.as_good_as_best
+
+
+def test_one_task_in_every_group_says_nothing_of_others() -> None:
+    results = synthetic.results(synthetic.records(4, {"cifar": "Natural", "eurosat": "Special"}, 3))
+    here, asked = judge(results).board, judge(results, over_tasks=True).board
+    assert [row.over_tasks for row in asked.rows] == [None] * 4
+    assert [row.letters for row in asked.rows] == [row.letters for row in here.rows]
+    assert asked.judged == here.judged and "nothing tells how tasks differ" in here.judged
