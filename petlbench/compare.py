@@ -303,15 +303,13 @@ def _column(panel: Panel, ranking: str) -> str:
 
 def _resampled(boot: Bootstrap, column: str, over_tasks: bool) -> Difference:
     """Of the first two methods."""
-    values, draws = boot.panel.mean(column), boot.draws(column, over_tasks)
-    low, high = percentiles(draws[:, 0] - draws[:, 1])
+    values = boot.panel.mean(column)
+    low, high = percentiles(boot.draws(column, over_tasks, of=np.array([[1.0, -1.0]])))[:, 0]
     return Difference(float(values[0] - values[1]), float(low), float(high))
 
 
 def _letters(boot: Bootstrap, column: str, over_tasks: bool) -> tuple[str, ...]:
-    values = boot.panel.mean(column)
-    draws = boot.draws(column, over_tasks, at_once=ties.pairs(len(values)))
-    return tuple(ties.letters(ties.apart(values, draws)))
+    return tuple(ties.letters(ties.apart(boot, column, over_tasks)))
 
 
 def _ranks(panel: Panel) -> Ranks:

@@ -133,13 +133,12 @@ def match(
             mix[panel.methods.index(row), column] = share
     boot = Bootstrap(panel)
     values = panel.mean(panel.ranking) @ mix
-    draws = boot.draws(panel.ranking) @ mix
-    for_pairs = boot.draws(panel.ranking, at_once=ties.pairs(len(at))) @ mix
+    draws = boot.draws(panel.ranking, of=mix.T)
     order = np.argsort(-values, kind="stable")
     names = list(at)
     costs = {row.method: getattr(row, cost.field) for rows in curves.values() for row in rows}
-    apart = ties.apart(values, for_pairs)[np.ix_(order, order)] if len(at) > 1 else None
-    letters = [""] if apart is None else ties.letters(apart)
+    apart = ties.apart(boot, panel.ranking, of=mix.T[order])
+    letters = ties.letters(apart) if len(at) > 1 else [""]
     low, high = panel.clip(percentiles(draws))
     points = tuple(
         Point(

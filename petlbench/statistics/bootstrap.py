@@ -46,34 +46,45 @@ class Bootstrap:
     count: int = COUNT
     seed: int = 0
 
-    def draws(self, column: str, over_tasks: bool = False, at_once: int = 1) -> Array:
+    def draws(self, column: str, over_tasks: bool = False, of: Array | None = None) -> Array:
         """(count, methods): resampled values of a column of the panel; tasks drawn too if asked.
 
-        `at_once`: how many questions are asked of them with one probability of error; the more,
-        the farther out they look, and the more a variance from few seeds must be widened.
+        `of` (questions, methods) asks for combinations of methods instead, such as differences
+        (1, -1): (count, questions). Each is widened by degrees of freedom of its own.
+        """
+        column_, asked = self.panel.columns[column], self._asked(of)
+        weights = column_.weights(len(self.panel.tasks))
+        wider = widening(self._noise_of_seeds(column_, asked)[1])
+        moved = (_weighed(self._seeds, weights) @ asked.T) * wider
+        moved += _weighed(self._examples[0], weights) @ asked.T
+        if over_tasks:
+            wider = widening(self._noise_of_tasks(column_, asked)[1])
+            moved += (self._tasks(column_) @ asked.T) * wider
+        return np.asarray(self.panel.mean(column) @ asked.T + moved, dtype=float)
+
+    def errors(self, column: str, of: Array, over_tasks: bool = False, at_once: int = 1) -> Array:
+        """(questions,): standard errors of combinations of methods, `of` as in `draws`.
+
+        `at_once`: how many questions are asked with one probability of error. The more, the
+        farther out they look, and the more a variance from few seeds or tasks must be widened.
         """
         column_ = self.panel.columns[column]
-        weights = column_.weights(len(self.panel.tasks))
-        wider = widening(self.freedom(column), at_once)
-        moved = _weighed(self._seeds, weights) * wider + _weighed(self._examples[0], weights)
+        over_seeds, freedom = self._noise_of_seeds(column_, of)
+        moved = _weighed(self._examples[0], column_.weights(len(self.panel.tasks)))
+        over_examples = ((of @ (moved.T @ moved / self.count)) * of).sum(axis=1)
+        found = over_seeds * widening(freedom, at_once) ** 2 + over_examples
         if over_tasks:
-            moved += self._tasks(column_) * widening(self._freedom_of_tasks(column_), at_once)
-        return np.asarray(self.panel.mean(column) + moved, dtype=float)
+            noise, freedom = self._noise_of_tasks(column_, of)
+            found = found + noise * widening(freedom, at_once) ** 2
+        return np.sqrt(np.where(found > 1e-15, found, 0.0))  # what is left of rounding is none
 
     def interval(self, column: str, over_tasks: bool = False) -> Array:
         """(2, methods): low and high of the 95% interval, within what a score can be."""
         return self.panel.clip(percentiles(self.draws(column, over_tasks)))
 
-    def freedom(self, column: str) -> Array:
-        """(methods,): degrees of freedom of the noise of seeds in a column."""
-        weights = self.panel.columns[column].weights(len(self.panel.tasks))
-        apart = sorted(set(self.panel.runs))
-        of_runs = np.equal.outer(apart, self.panel.runs) * weights  # (runs, tasks)
-        variances = (np.einsum("rt,mts->mrs", of_runs, self._errors) ** 2).sum(axis=2)
-        variances += (self._borrowed @ of_runs.T) ** 2
-        seeds = (~np.isnan(self.panel.scores)).sum(axis=2)
-        seeds = np.where(self._borrowed > 0, seeds.max(axis=0), seeds)
-        return satterthwaite(variances, seeds[:, apart] - 1)
+    def freedom(self, column: str, of: Array | None = None) -> Array:
+        """(questions,): degrees of freedom of the noise of seeds, `of` as in `draws`."""
+        return self._noise_of_seeds(self.panel.columns[column], self._asked(of))[1]
 
     def can_draw_tasks(self, column: str) -> bool:
         """Whether some part of that mean has two tasks."""
@@ -174,15 +185,30 @@ class Bootstrap:
             moved += np.stack(drawn, axis=1) @ errors.T
         return moved
 
-    def _freedom_of_tasks(self, column: Column) -> Array:
-        """(methods,): that of `_tasks`."""
+    def _asked(self, of: Array | None) -> Array:
+        return np.eye(len(self.panel.methods)) if of is None else of
+
+    def _noise_of_seeds(self, column: Column, of: Array) -> tuple[Array, Array]:
+        """Variances (questions,) of combinations of methods, and their degrees of freedom."""
+        weights = column.weights(len(self.panel.tasks))
+        apart = sorted(set(self.panel.runs))
+        of_runs = np.equal.outer(apart, self.panel.runs) * weights  # (runs, tasks)
+        errors = np.einsum("rt,mts->mrs", of_runs, self._errors)
+        borrowed = self._borrowed @ of_runs.T
+        variances = (np.tensordot(of, errors, 1) ** 2).sum(axis=2) + of**2 @ borrowed**2
+        seeds = (~np.isnan(self.panel.scores)).sum(axis=2)
+        seeds = np.where(self._borrowed > 0, seeds.max(axis=0), seeds)[:, apart]
+        fewest = [np.where(of != 0, each, np.inf).min(axis=1) for each in seeds.T]
+        return variances.sum(axis=1), satterthwaite(variances, np.stack(fewest, axis=1) - 1)
+
+    def _noise_of_tasks(self, column: Column, of: Array) -> tuple[Array, Array]:
+        """The same of tasks that are drawn within the parts of a column."""
         errors = self._errors_of_tasks(column)
         if not errors:
-            return np.zeros(len(self.panel.methods))
-        variances = [(each**2).sum(axis=1) for each in errors.values()]
-        return satterthwaite(
-            np.stack(variances, axis=1), np.array([len(sets) - 1 for sets in errors])
-        )
+            return np.zeros(len(of)), np.zeros(len(of))
+        variances = np.stack([((of @ each) ** 2).sum(axis=1) for each in errors.values()], axis=1)
+        sizes = np.array([len(sets) for sets in errors])
+        return variances.sum(axis=1), satterthwaite(variances, sizes - 1)
 
     def _errors_of_tasks(self, column: Column) -> dict[tuple[int, ...], Array]:
         """Test sets -> (methods, test sets): deviations of tasks, of all parts that have these.

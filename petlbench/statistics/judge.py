@@ -22,15 +22,11 @@ def judge(results: Results, over_tasks: bool = False) -> Results:
     if not panel.methods:
         return results
     boot = Bootstrap(panel)
-    values = panel.mean(panel.ranking)
-    pairs = ties.pairs(len(values))
-    here, anywhere = (
-        ties.apart(values, boot.draws(panel.ranking, over, at_once=pairs)) for over in (False, True)
-    )
+    here, anywhere = (ties.apart(boot, panel.ranking, over) for over in (False, True))
     sampled = boot.can_draw_tasks(panel.ranking)
     over_tasks &= sampled
     apart = anywhere if over_tasks else here
-    letters = ties.letters(apart) if len(values) > 1 else [""]
+    letters = ties.letters(apart) if len(apart) > 1 else [""]
     anew = boot.interval(panel.ranking, over_tasks=True)
     cells = {name: _cells(boot, name) for name in panel.columns}
     cells[panel.ranking] = [  # what ranks is judged once: all pairs, as the letters
@@ -43,7 +39,7 @@ def judge(results: Results, over_tasks: bool = False) -> Results:
             as_good_as_best=not apart[0, m],
             over_tasks=(float(anew[0, m]), float(anew[1, m])) if sampled else None,
         )
-        for m, row in enumerate(results.board.rows[: len(values)])  # ranked ones come first
+        for m, row in enumerate(results.board.rows[: len(apart)])  # ranked ones come first
     ]
     board = replace(
         results.board,
@@ -86,8 +82,7 @@ Cell = tuple[float, float, bool]  # low, high, not told apart from the best of t
 
 def _cells(boot: Bootstrap, column: str) -> list[Cell]:
     """Of each method."""
-    draws = boot.draws(column, at_once=len(boot.panel.methods) - 1)
-    best = ~ties.apart_from_best(boot.panel.mean(column), draws)
+    best = ~ties.apart_from_best(boot, column)
     low, high = boot.interval(column)
     return list(zip(low.tolist(), high.tolist(), best.tolist(), strict=True))
 

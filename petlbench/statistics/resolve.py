@@ -43,8 +43,8 @@ class Noise:
     seeds: Array  # S; its diagonal NaN of a method with one seed
     both: Array  # X, likewise
     examples: Array  # E
-    tasks: Array  # (methods,): as many of equal noise have the freedom of those of the panel
-    at_once: int = 1  # questions, as in `Bootstrap.draws`
+    tasks: Array  # as many tasks of equal noise have the freedom that those of the panel have
+    at_once: int = 1  # questions, as in `Bootstrap.errors`
 
     def variance(self, a: int, b: int, na: Counts, nb: Counts) -> tuple[Array, Array]:
         """Of the difference a - b with `na` and `nb` seeds, arrays that go together.
@@ -52,17 +52,14 @@ class Noise:
         Over seeds alone, and as ties count it: those widened, and test examples.
         """
         na, nb = np.asarray(na), np.asarray(nb)
-        wide_a, wide_b = (
-            widening((n - 1) * self.tasks[m], self.at_once) for m, n in ((a, na), (b, nb))
-        )
+        wider = widening((np.minimum(na, nb) - 1) * self.tasks[a, b], self.at_once)
 
-        def added(noise: Array, by_a: Array | float, by_b: Array | float) -> Array:
-            own = noise[a, a] * by_a**2 / na + noise[b, b] * by_b**2 / nb
-            shared = noise[a, b] * by_a * by_b / np.maximum(na, nb)
-            return np.asarray(own - 2 * shared).clip(0)
+        def added(noise: Array) -> Array:
+            own = noise[a, a] / na + noise[b, b] / nb
+            return np.asarray(own - 2 * noise[a, b] / np.maximum(na, nb)).clip(0)
 
-        counted = added(self.seeds, wide_a, wide_b) + added(self.both, 1, 1) + self.floor(a, b)
-        return added(self.seeds, 1, 1), counted
+        over_seeds = added(self.seeds)
+        return over_seeds, over_seeds * wider**2 + added(self.both) + self.floor(a, b)
 
     def floor(self, a: int, b: int) -> float:
         """Of the difference a - b over test examples, with endless seeds."""
@@ -98,9 +95,13 @@ def noise(panel: Panel) -> Noise:
                 found[block] -= np.nan_to_num(moved) * shared
         examples += found
     own = (~np.isnan(panel.scores)).any(axis=1).sum(axis=1) - 1
-    equal = Bootstrap(panel).freedom(panel.ranking) / own.clip(1)
-    pairs = ties.pairs(methods)
-    return Noise(seeds, both, examples, np.where(equal > 0, equal, len(used)), pairs)
+    i, j = np.triu_indices(methods, 1)
+    freedom = Bootstrap(panel).freedom(panel.ranking, np.eye(methods)[i] - np.eye(methods)[j])
+    equal = np.full((methods, methods), float(len(used)))
+    equal[i, j] = equal[j, i] = np.where(
+        freedom > 0, freedom / np.minimum(own[i], own[j]).clip(1), len(used)
+    )
+    return Noise(seeds, both, examples, equal, ties.pairs(methods))
 
 
 def covariance(added: Array) -> Array:
@@ -152,18 +153,21 @@ def propose(boot: Bootstrap, hours: Sequence[float], at_most: float = math.inf) 
     pay. A method with one seed gets PILOT before anything else: how noisy its seeds are is unknown.
 
     Probabilities take the difference and the noise of seeds for what they are now, as a power
-    analysis does. In simulation 79% of pairs promised 81% were settled after 3 seeds on 5 tasks,
-    but 64% after 3 seeds on one, which tell little of the noise.
+    analysis does. In simulation 77% of pairs promised 81% were settled after 3 seeds on 5 tasks,
+    but 55% after 3 seeds on one, which tell little of the noise.
 
     Args:
         hours: Of one seed of each method, on all tasks.
     """
     panel = boot.panel
     values = panel.mean(panel.ranking)
-    draws = boot.draws(panel.ranking, at_once=ties.pairs(len(values)))
-    critical, scale = ties.bound(values, draws)
-    apart = ties.apart(values, draws)
+    pairs_at_once = ties.pairs(len(values))
+    critical = ties.critical(pairs_at_once)
+    apart = ties.apart(boot, panel.ranking)
     tied = [(int(a), int(b)) for a, b in np.argwhere(np.triu(~apart, 1))]
+    methods = np.eye(len(values))
+    differences = np.array([methods[a] - methods[b] for a, b in tied]).reshape(-1, len(values))
+    errors = boot.errors(panel.ranking, differences, at_once=pairs_at_once)
     start = (~np.isnan(panel.scores)).any(axis=1).sum(axis=1)
     found = noise(panel)
 
@@ -189,14 +193,14 @@ def propose(boot: Bootstrap, hours: Sequence[float], at_most: float = math.inf) 
 
     far = np.unique(np.geomspace(1, FAR, 300).round().astype(int))
     pairs = []
-    for a, b in tied:
+    for (a, b), error in zip(tied, errors.tolist(), strict=True):
         needed = least_ever = settled = math.nan
         if (a, b) in chances:
             enough = far[chance(a, b, far, far) >= POWER]
             needed = float(enough[0]) if len(enough) else math.inf
             least_ever = critical * math.sqrt(found.floor(a, b))
             settled = float(chance(a, b, seeds[a], seeds[b]))
-        difference, least = float(values[a] - values[b]), critical * float(scale[a, b])
+        difference, least = float(values[a] - values[b]), critical * error
         pairs.append(Pair(a, b, difference, least, least_ever, needed, settled))
     return Proposal(tuple(pairs), tuple(seeds.tolist()), float((seeds - start) @ price))
 

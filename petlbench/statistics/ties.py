@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from petlbench.statistics import LEVEL
+from petlbench.statistics.bootstrap import Bootstrap
 from petlbench.statistics.panel import Array
 
 Flags = NDArray[np.bool_]
@@ -19,52 +20,42 @@ def pairs(methods: int) -> int:
     return methods * (methods - 1) // 2
 
 
-def apart(values: Array, draws: Array) -> Flags:
-    """(methods, methods): which pairs differ; any equal pair is among them with 1 - LEVEL.
+def apart(boot: Bootstrap, column: str, over_tasks: bool = False, of: Array | None = None) -> Flags:
+    """(methods, methods): which pairs differ, all of them at once with 95% certainty.
 
-    `values` (methods,), `draws` (count, methods) around them, made for `pairs` questions at once. A
-    pair that never moves apart in any resample is not told apart.
+    A difference is told where it is Bonferroni's normal quantile times its standard error or more
+    (`Bootstrap.errors`, with Student's t for few seeds). The largest studentised difference of
+    a resample (max-t) would be a little less, and far too little where few seeds and tasks leave
+    more methods than deviations. `of` (points, methods): combinations of methods instead.
     """
-    critical, scale = bound(values, draws)
-    return np.asarray((np.abs(values[:, None] - values) > critical * scale) & (scale > 0))
+    points = np.eye(len(boot.panel.methods)) if of is None else of
+    i, j = np.triu_indices(len(points), 1)
+    found = np.zeros((len(points), len(points)), dtype=bool)
+    found[i, j] = found[j, i] = _told(boot, column, points[i] - points[j], over_tasks)
+    return found
 
 
-def bound(values: Array, draws: Array) -> tuple[float, Array]:
-    """How many times its scale a difference must be for `apart`, and the scales of all pairs.
-
-    Bonferroni's normal quantile. The largest studentised difference of a resample (max-t) would be
-    a little less, and far too little where few seeds and tasks leave more methods than deviations.
-    """
-    return _critical(pairs(len(values))), np.sqrt(_variance(draws - values))
-
-
-def apart_from_best(values: Array, draws: Array) -> Flags:
+def apart_from_best(boot: Bootstrap, column: str) -> Flags:
     """(methods,): which differ from the best one; `apart` of these pairs alone.
 
-    What does not differ holds the method that is truly best with probability LEVEL. `draws` are
-    made for as many questions at once as the best one has rivals.
+    What does not differ holds the method that is truly best with 95% certainty.
     """
-    best = int(np.argmax(values))
-    moved = draws - values
-    scale = np.sqrt(_whole(((moved - moved[:, best, None]) ** 2).mean(axis=0)))
-    critical = _critical(len(values) - 1)
-    return np.asarray((values[best] - values > critical * scale) & (scale > 0))
+    methods = np.eye(len(boot.panel.methods))
+    best = int(np.argmax(boot.panel.mean(column)))
+    told = _told(boot, column, methods[best] - np.delete(methods, best, axis=0))
+    return np.insert(told, best, False)
 
 
-def _critical(questions: int) -> float:
+def _told(boot: Bootstrap, column: str, differences: Array, over_tasks: bool = False) -> Flags:
+    """(questions,): which of these differences are not 0, asked at once."""
+    errors = boot.errors(column, differences, over_tasks, at_once=len(differences))
+    size = np.abs(differences @ boot.panel.mean(column))
+    return np.asarray((size > critical(len(differences)) * errors) & (errors > 0))
+
+
+def critical(questions: int) -> float:
+    """How many standard errors a difference must be, of so many asked about at once."""
     return float(ndtri(1 - (1 - LEVEL) / 2 / max(questions, 1)))
-
-
-def _variance(moved: Array) -> Array:
-    """(methods, methods): mean squared difference of the deviations of each pair."""
-    products = moved.T @ moved / len(moved)
-    own = products.diagonal()
-    return _whole(own[:, None] + own - 2 * products)
-
-
-def _whole(variance: Array) -> Array:
-    """What is left of rounding is none."""
-    return np.where(variance > 1e-15, variance, 0.0)
 
 
 def letters(apart: Flags) -> list[str]:

@@ -53,23 +53,56 @@ def assert_covariance(draws: Array, expected: Array) -> None:
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("groups", [[5], [3, 2]])
-@pytest.mark.parametrize("questions", [1, 10])
-def test_seeds(seeds: int, groups: list[int], questions: int) -> None:
+def test_seeds(seeds: int, groups: list[int]) -> None:
     found = scores(seeds=seeds)
     weights = np.concatenate([np.full(size, 1 / size / len(groups)) for size in groups])
     parts = [w**2 * np.cov(found[:, t]) / seeds for t, w in enumerate(weights)]
-    wide = [
-        t_over_z(welch([part[m, m] for part in parts], [seeds - 1] * 5), questions)
-        for m in range(3)
-    ]
+    wide = [t_over_z(welch([part[m, m] for part in parts], [seeds - 1] * 5)) for m in range(3)]
     expected = sum(parts) * np.outer(wide, wide)
-    draws = Bootstrap(panel(found, groups=groups), COUNT).draws(MEAN, at_once=questions)
+    draws = Bootstrap(panel(found, groups=groups), COUNT).draws(MEAN)
     assert_covariance(draws, np.asarray(expected))
     np.testing.assert_allclose(
         draws.mean(axis=0),
         found.mean(axis=2) @ weights,
         atol=4 * np.sqrt(np.diag(expected).max() / COUNT),
     )
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("groups", [[5], [3, 2]])
+@pytest.mark.parametrize("questions", [1, 10])
+@pytest.mark.parametrize("over_tasks", [False, True])
+def test_errors_of_differences(
+    seeds: int, groups: list[int], questions: int, over_tasks: bool
+) -> None:
+    """A difference has the freedom of its own noise, whatever that of its two methods is."""
+    found = scores(seeds=seeds)
+    found[0, 0] *= np.linspace(0.9, 1.1, seeds)  # one task is noisier, in one method
+    apart = found[0] - found[1]  # (tasks, seeds)
+    weights = np.concatenate([np.full(size, 1 / size / len(groups)) for size in groups])
+    over_seeds = [w**2 * d.var(ddof=1) / seeds for w, d in zip(weights, apart, strict=True)]
+    wide = t_over_z(welch(over_seeds, [seeds - 1] * 5), questions)
+    expected = sum(over_seeds) * wide**2
+    if over_tasks:
+        parts = np.split(apart.mean(axis=1), np.cumsum(groups)[:-1])
+        noise = [part.var(ddof=1) / len(part) / len(groups) ** 2 for part in parts]
+        wide = t_over_z(welch(noise, [len(part) - 1 for part in parts]), questions)
+        expected += sum(noise) * wide**2
+    boot, asked = Bootstrap(panel(found, groups=groups), COUNT), np.array([[1.0, -1.0, 0.0]])
+    (error,) = boot.errors(MEAN, asked, over_tasks, questions)
+    assert error == pytest.approx(np.sqrt(expected), rel=1e-9)
+    if questions == 1:
+        draws = boot.draws(MEAN, over_tasks, of=asked)
+        assert draws.shape == (COUNT, 1) and draws.std() == pytest.approx(error, rel=0.02)
+        assert draws.mean() == pytest.approx(weights @ apart.mean(axis=1), abs=4 * error / 140)
+
+
+def test_errors_hold_test_examples() -> None:
+    added = examples(3, 4, 150)
+    flat = np.stack([each.mean(axis=1) for each in added], axis=1)[:, :, None]  # one seed
+    (error,) = Bootstrap(panel(flat, added), COUNT).errors(MEAN, np.array([[0.0, 1.0, -1.0]]))
+    expected = sum((each[1] - each[2]).var() / 150 for each in added) / 16
+    assert error == pytest.approx(np.sqrt(expected), rel=0.02)
 
 
 def test_missing_seeds_leave_a_variance_of_those_there() -> None:

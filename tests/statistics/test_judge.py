@@ -27,8 +27,7 @@ def test_rows_have_letters_and_intervals(tmp_path: Path, over_tasks: bool) -> No
     rows = judge(results, over_tasks).board.rows
     panel = panels.of(results)
     boot = Bootstrap(panel)
-    values = panel.mean(panel.ranking)
-    apart = ties.apart(values, boot.draws(panel.ranking, over_tasks, at_once=28))
+    apart = ties.apart(boot, panel.ranking, over_tasks)
     for i, j in combinations(range(8), 2):
         assert bool(ties.split(rows[i].letters) & ties.split(rows[j].letters)) != apart[i, j]
     assert [row.as_good_as_best for row in rows] == (~apart[0]).tolist()

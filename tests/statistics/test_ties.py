@@ -20,9 +20,7 @@ Flags = ties.Flags
 
 def told(found: Array, over_tasks: bool = False, count: int = 1000, seed: int = 0) -> Flags:
     """(methods, methods), as a board tells it."""
-    boot = Bootstrap(panel(found), count, seed)
-    questions = ties.pairs(len(found))
-    return ties.apart(boot.panel.mean(MEAN), boot.draws(MEAN, over_tasks, at_once=questions))
+    return ties.apart(Bootstrap(panel(found), count, seed), MEAN, over_tasks)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -41,28 +39,36 @@ def test_pairs_on_one_task_are_paired_t_tests(seeds: int) -> None:
 
 
 def test_the_critical_value_is_bonferronis() -> None:
-    draws = np.random.default_rng(0).normal(size=(20_000, 4)) * [1, 2, 3, 4]
-    critical, scale = ties.bound(np.zeros(4), draws)
-    assert critical == pytest.approx(stats.norm.isf(0.025 / 6)) and ties.pairs(4) == 6
-    sd = np.array([1, 2, 3, 4])
-    expected = np.sqrt(sd[:, None] ** 2 + sd**2)
-    np.fill_diagonal(expected, 0)
-    np.testing.assert_allclose(scale, expected, rtol=0.03)
+    assert ties.critical(6) == pytest.approx(stats.norm.isf(0.025 / 6)) and ties.pairs(4) == 6
 
 
 def test_what_moves_together_is_never_apart() -> None:
-    values = np.array([0.5, 0.7, 0.7])
-    draws = values + np.random.default_rng(0).normal(0, 0.01, (1000, 1))
-    assert not ties.apart(values, draws).any()
-    assert not ties.apart_from_best(values, draws).any()
+    luck = np.random.default_rng(0).normal(0, 0.01, (1, 4, 3))
+    found = np.array([0.5, 0.7, 0.7])[:, None, None] + luck
+    boot = Bootstrap(panel(found), 1000)
+    assert not ties.apart(boot, MEAN).any() and not ties.apart_from_best(boot, MEAN).any()
 
 
 def test_apart_from_best_is_apart_of_two() -> None:
-    draws = np.random.default_rng(1).normal(0, 0.01, (5000, 2))
+    noise = np.random.default_rng(1).normal(0, 0.01, (2, 5, 3))
+    both = []
     for gap in np.linspace(0, 0.06, 13):
-        values = np.array([0.5, 0.5 + gap])
-        pair = ties.apart(values, draws + values)[0, 1]
-        assert ties.apart_from_best(values, draws + values).tolist() == [pair, False]
+        boot = Bootstrap(panel(noise + np.array([0.5, 0.5 + gap])[:, None, None]), 1000)
+        best = int(np.argmax(boot.panel.mean(MEAN)))
+        both.append(bool(ties.apart(boot, MEAN)[0, 1]))
+        assert ties.apart_from_best(boot, MEAN)[1 - best] == both[-1]
+    assert set(both) == {False, True}
+
+
+def test_points_between_methods() -> None:
+    """Half of one and half of another is a method of the mean scores."""
+    found = np.random.default_rng(2).normal(
+        np.linspace(0.6, 0.8, 4)[:, None, None], 0.02, (4, 5, 3)
+    )
+    mix = np.array([[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]])
+    halves = Bootstrap(panel(np.einsum("pm,mts->pts", mix, found)), 1000)
+    asked = ties.apart(Bootstrap(panel(found), 1000), MEAN, of=mix)
+    assert asked.tolist() == ties.apart(halves, MEAN).tolist()
 
 
 # --- how often equal methods are told apart: 5% is promised; the seeds of these tests are fixed
@@ -103,8 +109,7 @@ def test_the_best_is_rarely_left_out(tasks: int, seeds: int) -> None:
         found = rng.normal(0.7, 0.01, (8, tasks, seeds))
         found[1:] -= rng.uniform(0, 0.01, (7, 1, 1))  # the first is best, and not by much
         boot = Bootstrap(panel(found), 1000, seed=i)
-        draws = boot.draws(MEAN, at_once=7)
-        wrong += bool(ties.apart_from_best(boot.panel.mean(MEAN), draws)[0])
+        wrong += bool(ties.apart_from_best(boot, MEAN)[0])
     assert wrong / repeats <= 0.05
 
 
