@@ -87,6 +87,12 @@ def folders(folder: Path | str) -> list[Path]:
     found = [each for each in (folder, *sorted(folder.glob("*/"))) if (each / "records").is_dir()]
     found = [each for each in found if any(each.glob("*/*.json"))]
     if not found:
+        lines = sorted(folder.glob("**/records.jsonl"))
+        if lines:
+            raise UsageError(
+                f"{folder} holds records in files only, such as {lines[0]}. Unpack them: "
+                f"petlbench merge {lines[0]} --into DIR, then --results DIR."
+            )
         raise UsageError(
             f"no results in {folder}: run something first (petlbench run), or say where they "
             "are: --results DIR."

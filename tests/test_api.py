@@ -140,6 +140,13 @@ def test_a_folder_of_failed_runs_gives_an_empty_frame(small: dict[str, Any]) -> 
     assert len(frame) == 0
 
 
+def test_records_in_files_are_told_how_to_unpack() -> None:
+    Path("results/mini").mkdir(parents=True)
+    Path("results/mini/records.jsonl").write_text("{}")
+    with pytest.raises(petlbench.UsageError, match=r"petlbench merge results/mini/records.jsonl"):
+        results.load("results")
+
+
 def test_several_comparisons_below_one_folder(small: dict[str, Any]) -> None:
     petlbench.run(**small | {"results": "results/a"})
     settings = small["settings"] | {"protocol.learning_rate": 1e-3}

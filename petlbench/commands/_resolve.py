@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from petlbench.commands import _shared as shared
 from petlbench.errors import UsageError
+from petlbench.wording import count
 
 if TYPE_CHECKING:
     from petlbench.leaderboard import Row
@@ -102,7 +103,7 @@ def _points(difference: float) -> str:
 
 def _verdict(pair: Pair, found: Resolution) -> str:
     """What more seeds do for this pair."""
-    from petlbench.benchmark import count, duration
+    from petlbench.benchmark import duration
     from petlbench.statistics.resolve import LIMIT, PILOT, POWER
 
     if math.isnan(pair.needed):
