@@ -47,6 +47,7 @@ _COMMON = {
     "pdf.fonttype": 42,  # publishers refuse Type 3 fonts
     "savefig.dpi": 200,
     "svg.hashsalt": "petlbench",
+    "text.parse_math": False,  # a name may hold dollar signs; `lettered` names alone are parsed
 }
 SIZE = 11  # points, of a label of the screen's style
 # The width counts; every figure finds its height. Columns and pages are those of most proceedings.
@@ -195,8 +196,11 @@ def words(*parts: str) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def letters(row: Row) -> str:
-    """The letters of a row, small and raised, to stand behind its name; abc in short."""
+def lettered(name: str, row: Row) -> str:
+    """The name with the letters of its row behind it, small and raised, abc in short.
+
+    For a text with `parse_math=True`.
+    """
     found: list[list[str]] = []
     for letter in re.findall(r"[a-z]\d*", row.letters):
         follows = found and ord(letter[0]) == ord(found[-1][-1][0]) + 1
@@ -205,7 +209,8 @@ def letters(row: Row) -> str:
         else:
             found.append([letter])
     told = [f"{run[0]}–{run[-1]}" if len(run) > 2 else "".join(run) for run in found]
-    return rf"$^{{\mathrm{{{','.join(told)}}}}}$" if told else ""
+    raised = rf"$^{{\mathrm{{{','.join(told)}}}}}$" if told else ""
+    return name.replace("$", r"\$") + raised
 
 
 def judged(board: Leaderboard) -> list[str]:

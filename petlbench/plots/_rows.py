@@ -42,8 +42,8 @@ def panels(
         axes = page.axes(figure, (left + across * (width + gap), bottom, width, panel))
         axes.set_title(title, size=pt(size), loc="left", weight="normal" if i else "bold")
         axes.set_ylim(0, panel)
-        shown = [name + base.letters(row) for name, row in zip(names, rows, strict=True)]
-        axes.set_yticks(y, [""] * len(rows) if across else shown)
+        shown = [base.lettered(name, row) for name, row in zip(names, rows, strict=True)]
+        axes.set_yticks(y, [""] * len(rows) if across else shown, parse_math=True)
         axes.tick_params(axis="y", length=0, labelsize=pt(9))
         axes.tick_params(axis="x", labelsize=pt(9))
         axes.locator_params(axis="x", nbins=max(2, int(width / 0.45)))

@@ -7,6 +7,7 @@ import textwrap
 import numpy as np
 import seaborn
 from matplotlib.figure import Figure
+from seaborn.utils import relative_luminance
 
 from petlbench.errors import unknown
 from petlbench.plots import _base as base
@@ -14,6 +15,7 @@ from petlbench.plots._base import Page, pt
 from petlbench.results import Results
 
 _USUAL = "linear"  # the simplest thing to do
+_DARK = 0.179  # luminance at which black and white have one contrast (WCAG 2.1), 4.6
 _NARROW, _WIDE = 0.27, 0.6  # inches, of a cell; what does not fit goes into a block below
 
 
@@ -21,7 +23,7 @@ def draw(results: Results, baseline: str = "") -> Figure:
     """A row per method, best first; a column for what ranks and for each task.
 
     Blue is better and red is worse, darker is further from the baseline, and the sign says to
-    which side: so it reads in grey too.
+    which side: so it reads in grey too. Of one method alone the scores are shown.
 
     Args:
         results: The comparison.
@@ -40,8 +42,11 @@ def draw(results: Results, baseline: str = "") -> Figure:
     texts = [[_signed(gap) for gap in line] for line in gaps]
     texts[own] = [f"{value:.1f}" for value in values[own]]
 
-    about = f"{base.metric(board)} of each task, minus that of {chosen}"
-    facts = [f"{base.seeds(rows)}, percentage points; the row of {chosen}: %"]
+    about, unit = f"{base.metric(board)} of each task", "%"
+    if len(rows) > 1:
+        about += f", minus that of {chosen}"
+        unit = f"percentage points; the row of {chosen}: %"
+    facts = [f"{base.seeds(rows)}, {unit}"]
     page = Page.of(board, about, facts)
     labels = [textwrap.fill(name, 26) for name in names]
     left = 0.3 + 0.087 * base.longest(labels)
@@ -54,7 +59,7 @@ def draw(results: Results, baseline: str = "") -> Figure:
     heads = 0.15 + 0.076 * max(map(len, columns))  # the columns' names, upright
     height = page.top - 0.3 + blocks * (heads + tall * len(rows)) + page.bottom - 0.45
     figure = page.figure(height)
-    # One outlier does not fade the rest, and no colour is too dark for its number.
+    # One outlier does not fade the rest.
     reach = 1.6 * max(float(np.percentile(np.abs(gaps), 95)), 1.0)
     top = height - page.top + 0.3
     for part in parts:
@@ -69,10 +74,13 @@ def draw(results: Results, baseline: str = "") -> Figure:
             vmax=reach,
             annot=np.array(texts)[:, part],
             fmt="",
-            annot_kws={"size": pt(size), "color": "black"},
+            annot_kws={"size": pt(size)},
             cbar=False,
             linewidths=0.8,
         )
+        shades = axes.collections[0].get_facecolor()
+        for text, shade in zip(axes.texts, shades, strict=True):
+            text.set_color("white" if relative_luminance(shade) < _DARK else "black")
         axes.xaxis.tick_top()
         axes.set_xticks(np.arange(len(part)) + 0.5, [columns[i] for i in part], rotation=90)
         axes.set_yticks(np.arange(len(rows)) + 0.5, labels, rotation=0)

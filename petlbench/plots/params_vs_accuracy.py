@@ -142,7 +142,7 @@ def draw(results: Results, x: str = "parameters") -> Figure:
     notes = [f"No {cost.name} was measured, not drawn: {', '.join(lacking)}."] if lacking else []
     notes += cost.where(results, rows)
     # Crowded labels get a taller figure rather than a smaller font.
-    height = _HEIGHT + 0.12 * max(len(rows) - 10, 0)
+    height = _HEIGHT + 0.15 * max(len(rows) - 10, 0)
     while (figure := _against(cost, costs, board, rows, notes, height)) is None:
         height *= 1.25
     return figure
@@ -213,7 +213,7 @@ def _against(
         handletextpad=0.3,
         borderaxespad=0.1,
     )
-    names = [textwrap.fill(row.method, _LABEL_WIDTH) + base.letters(row) for row in rows]
+    names = [base.lettered(textwrap.fill(row.method, _LABEL_WIDTH), row) for row in rows]
     at = np.column_stack([x, percent])
     return figure if label_points(axes, at, spread, names, front, front_line) else None
 

@@ -13,6 +13,10 @@ from petlbench.plots import _base as base
 from petlbench.plots._base import FRONT, GRID, OTHER, Array, Page, pt
 from petlbench.results import Results
 
+# Two methods may always take the same ranks and still share a letter.
+_UNCORRECTED = (
+    "Shades look at one method at a time; only the letters are corrected for the number of pairs."
+)
 _SHADES = LinearSegmentedColormap.from_list("shares", ["white", FRONT])
 
 
@@ -35,7 +39,8 @@ def draw(results: Results, over_tasks: bool = False) -> Figure:
     ]
     drawn = f"{', '.join(levels[:-1])} and {levels[-1]}" if levels[1:] else levels[0]
     facts = [f"{boot.count:,} resamples of {drawn}; dot: median, line: 95%", base.seeds(rows)]
-    page = Page.of(board, f"ranks by {board.ranking}", facts, base.judged(board))
+    notes = [*base.judged(board), *([_UNCORRECTED] if any(row.letters for row in rows) else [])]
+    page = Page.of(board, f"ranks by {board.ranking}", facts, notes)
 
     names = [textwrap.fill(row.method, round(3.9 * page.width)) for row in rows]
     tall = np.array([0.1 + 0.155 * (name.count("\n") + 1) for name in names])
@@ -66,8 +71,8 @@ def draw(results: Results, over_tasks: bool = False) -> Figure:
     axes.plot(median, middles, "o", color="black", ms=pt(4), clip_on=False)
     axes.set_xlim(0.5, len(rows) + 0.5)
     axes.set_ylim(0, panel_height)
-    labels = [name + base.letters(row) for name, row in zip(names, rows, strict=True)]
-    axes.set_yticks(middles, labels, size=pt(10))
+    labels = [base.lettered(name, row) for name, row in zip(names, rows, strict=True)]
+    axes.set_yticks(middles, labels, size=pt(10), parse_math=True)
     step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 1000) if len(rows) * 0.22 <= box[2] * s)
     marks = [1, *range(step, len(rows) + 1, step)] if step > 1 else places.tolist()
     base.ticks(axes, marks, [str(mark) for mark in marks])

@@ -15,6 +15,7 @@ from conftest import CLI
 from petlbench import plots
 from petlbench.errors import UsageError
 from petlbench.results import Results
+from petlbench.statistics.judge import judge
 from plots.drawing import (
     LONG,
     SHARES,
@@ -177,3 +178,34 @@ def test_the_command_refuses_what_it_cannot_draw_before_it_reads(cli: CLI) -> No
     cli(*reading, "--set", "x=y").refused("unknown option of heat-map 'x'")
     cli(*reading, "-o", "plot.jpg").refused("cannot draw to plot.jpg")
     cli(*reading).refused("no results in nowhere")
+
+
+@pytest.mark.parametrize("kind", ["params-vs-accuracy", "rank-distribution", "groups"])
+def test_a_dollar_sign_in_a_name_is_one(kind: str, tmp_path: Path) -> None:
+    names = ["lora", "own(note=x_é*$%)", "a(x=$1, y=$2)"]
+    found = synthetic.records(names, 3, 2, images=60)
+    results = judge(synthetic.results(found, synthetic.write(tmp_path, found)))
+    assert any(row.letters for row in results.board.rows)
+    figure = plots.draw(kind, results)
+    figure.canvas.draw()
+    shown = [text for text in texts(figure) if "$" in text.get_text()]
+    for name in names:
+        (row,) = (row for row in results.board.rows if row.method == name)
+        written = [t for t in shown if t.get_text().replace("\n", " ").startswith(escaped(name))]
+        assert written and row.letters
+        for text in written:
+            # what matplotlib reads as mathematics is the raised letters alone
+            math = re.sub(r"\\\$", "", text.get_text()).split("$")
+            assert text.get_parse_math() and len(math) == 3 and math[1].startswith("^{")
+
+
+def escaped(name: str) -> str:
+    return name.replace("$", r"\$")
+
+
+def test_a_dollar_sign_elsewhere_is_one() -> None:
+    names = ["a$b$", "c", "d"]
+    for kind in ("critical-difference", "heat-map"):
+        figure = plots.draw(kind, synthetic.results(synthetic.records(names, 3, 2, images=60)))
+        shown = [text for text in texts(figure) if "a$b$" in text.get_text()]
+        assert shown and not any(text.get_parse_math() for text in shown)

@@ -71,4 +71,5 @@ def test_judged_boards_stay_readable(tmp_path: Path, style: str, methods: int) -
     with styled(style):
         figure = plots.draw("rank-distribution", results, style=style)
         assert_inside_and_apart(figure)
-    assert "share a letter" in plain(figure)
+    words = " ".join(plain(figure).split())
+    assert "share a letter" in words and "only the letters are corrected" in words
