@@ -489,9 +489,20 @@ def test_formats(cli: CLI, folder: Path, tmp_path: Path) -> None:
 def test_a_table_too_wide_is_said_to_be(
     cli: CLI, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "30")
+    monkeypatch.setenv("COLUMNS", "20")
     told = " ".join(cli("compare", "--results", folder).out.split())
     assert "--format markdown has it." in told and told.endswith("pairs apart.")
+
+
+def test_a_narrow_screen_keeps_the_main_table_and_drops_its_numbers(
+    cli: CLI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    told = cli("compare", "lora", "vpt", "--results", folder).out
+    assert "Columns left out: vpt, lora; --format markdown has them." in " ".join(told.split())
+    header = told[: told.index("───")].split()
+    assert {"task", "difference", "interval"} < set(header) and "vpt" not in header
+    assert "…" not in told and told.index("difference") < told.index("costs")
 
 
 def test_bad_input(cli: CLI, folder: Path, tmp_path: Path) -> None:

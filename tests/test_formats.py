@@ -232,6 +232,18 @@ def test_tidy_tells_runs_of_incomplete_rows_too() -> None:
     assert json.loads(frame["settings"][0]) == {}
 
 
+@pytest.mark.parametrize("width", [32, 40, 60])
+def test_a_narrow_screen_shows_who_is_ranked_and_drops_numbers(width: int) -> None:
+    stream = io.StringIO()
+    table.show(judged(), Console(file=stream, width=width))
+    lines = stream.getvalue().split("\n\n")[0].splitlines()
+    assert max(map(len, lines)) <= width and "…" not in stream.getvalue()
+    for rank, method in (("1*", "a<b>&_%"), ("2*", "b"), ("3", "c")):
+        (line,) = [line.split() for line in lines if line.split()[:1] == [rank]]
+        assert method in line
+    assert ("Training" in stream.getvalue()) == (width == 60)
+
+
 # -- what was asked for ---------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import subprocess
 import sys
 from collections import Counter
@@ -306,6 +307,20 @@ def test_the_block_beside_a_board_is_of_its_suite_and_methods() -> None:
     console = Console(width=120, record=True, quiet=True)
     block.to_table("vtab-1k", ["convpass"], console)
     block.to_table("mini", ["convpass"], console)
+
+
+@pytest.mark.parametrize("width", [45, 60, 1000])
+def test_a_narrow_screen_shows_whose_numbers_these_are(width: int) -> None:
+    rows = block.beside("vtab-1k", ["convpass"])
+    console = Console(width=width, record=True, file=io.StringIO())
+    block.show(rows, console)
+    told = console.export_text()
+    body = told.split("Published numbers")[0]
+    assert "…" not in told and max(map(len, body.splitlines())) <= width
+    header = next(line for line in body.splitlines() if "method" in line).split()
+    assert header[:3] == ["method", "backbone", "source"]
+    assert all(row.backbone in body for row in rows)
+    assert ("a wider terminal" in told) == (width < 1000)
 
 
 def test_the_command(cli: CLI, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from petlbench import wording
@@ -30,9 +30,19 @@ class Grid:
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     words: int = 0
+    spare: Sequence[str] = ()  # columns that a narrow screen leaves out, the first one first
 
     def is_text(self, column: int) -> bool:
         return column == 0 or column >= len(self.header) - self.words
+
+    def without(self, headers: Sequence[str]) -> Grid:
+        kept = [i for i, header in enumerate(self.header) if header not in headers]
+        return replace(
+            self,
+            header=[self.header[i] for i in kept],
+            rows=[[row[i] for i in kept] for row in self.rows],
+            words=sum(self.is_text(i) for i in kept if i),
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +107,9 @@ def _tasks(found: Two) -> Grid:
             rows.append(["on tasks like these", "", "", *_difference(found.like_these), *empty])
     header = ["task", found.a, found.b, "difference", "95% interval", f"{found.a} is"]
     title = f"{found.board.suite} · {_metric(found)} in %, differences in points"
-    return Grid(title, [*header, *(["McNemar"] if tested else [])], rows, words=1 + tested)
+    spare = [*(["McNemar"] if tested else []), found.b, found.a]
+    header += ["McNemar"] if tested else []
+    return Grid(title, header, rows, words=1 + tested, spare=spare)
 
 
 def _difference(found: Difference) -> list[str]:
@@ -163,7 +175,8 @@ def _ranking(found: Many) -> Grid:
     numbers = [f"{i} {method}" for i, method in enumerate(found.methods, 1)]
     rows = list(zip(numbers, *told.values(), strict=True))
     title = f"{found.board.suite} · {_metric(found)} in %"
-    return Grid(title, ["method", *told], rows, words=1 + ("like these" in told))
+    spare = [name for name in ("average rank", "95% interval") if name in told]
+    return Grid(title, ["method", *told], rows, words=1 + ("like these" in told), spare=spare)
 
 
 def _pairs(found: Many) -> list[Grid]:
@@ -190,16 +203,22 @@ def _metric(found: Two | Many) -> str:
 
 
 def show(page: Page, console: Console) -> None:
-    """On a screen; a table that does not fit is left out, and that is said."""
+    """On a screen; columns or tables that do not fit are left out, and that is said."""
     from rich.markup import escape
 
+    unbounded = console.options.update(width=10_000)
     for grid in page.grids:
-        shown = _table(grid)
-        needed = console.measure(shown, options=console.options.update(width=10_000)).minimum
-        if needed <= console.width:
-            console.print(shown)
+        for count in range(len(grid.spare) + 1):
+            left = ", ".join(grid.spare[:count])
+            shown = _table(grid.without(grid.spare[:count]))
+            needed = console.measure(shown, options=unbounded).minimum
+            if needed <= console.width:
+                console.print(shown)
+                text = f"Columns left out: {left}; --format markdown has them." if left else ""
+                break
         else:
             text = f"{grid.title}: {needed} columns wide; --format markdown has it."
+        if text:
             console.print(f"[yellow]![/] {escape(text)}\n", highlight=False)
     for remark in page.remarks:
         console.print(escape(remark), style="dim", highlight=False)
@@ -237,7 +256,7 @@ def _table(grid: Grid) -> Table:
     shown.title_justify = "left"
     for i, header in enumerate(grid.header):
         justify = "left" if grid.is_text(i) else "right"
-        shown.add_column(escape(header), justify=justify)  # type: ignore[arg-type]
+        shown.add_column(escape(header), justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in grid.rows:
         shown.add_row(*map(escape, row))
     return shown

@@ -23,6 +23,8 @@ _SHORT = {
     "Params": "params",
     "Training": "train",
 }
+# Characters of a method's name in a line: at 25, six accuracy columns beside it fit into 100.
+_WIDTH, _FOLDED, _LEAST = 25, 13, 7
 _TOO_MANY = ("With head", "At inference", "Peak memory", "Stored")  # for a screen
 
 
@@ -51,7 +53,7 @@ def empty(title: str) -> Table:
 
 
 def show(boards: Sequence[Leaderboard], console: Console) -> None:
-    """On a screen; task and group columns appear where the width allows."""
+    """On a screen: columns appear where the width allows, but who is ranked always."""
     from rich.markup import escape
 
     for board in boards:
@@ -61,10 +63,15 @@ def show(boards: Sequence[Leaderboard], console: Console) -> None:
         ranking = [column for column in means + groups if column.header.lower() == chosen]
         summary = means + [column for column in ranking if column in groups]
         costs = [column for column in _text.costs(board) if column.header not in _TOO_MANY]
-        choices = (means + groups + tasks + rest, means + groups + rest, summary + rest)
-        for scores in (*choices, means + groups, summary, ranking or means):
-            columns = [*_text.who(board), *scores, *costs]
-            table = _table(board, columns)
+        few = ranking or means
+        wide = [means + groups + tasks + rest, means + groups + rest, summary + rest]
+        wide += [means + groups, summary, few]
+        choices = [(_WIDTH, scores + costs) for scores in wide]
+        choices += [(_FOLDED, each) for each in (few + costs, few + costs[:1], few)]
+        choices += [(_LEAST, few), (_FOLDED, [])]
+        for width, chosen in choices:
+            columns = [*_text.who(board), *chosen]
+            table = _table(board, columns, width)
             unbounded = console.options.update(width=10_000)
             if console.measure(table, options=unbounded).maximum <= console.width:
                 break
@@ -77,7 +84,8 @@ def show(boards: Sequence[Leaderboard], console: Console) -> None:
         console.print(f"[yellow]![/] {escape(why)}", highlight=False)
 
 
-def _table(board: Leaderboard, columns: Sequence[_text.Column]) -> Table:
+def _table(board: Leaderboard, columns: Sequence[_text.Column], width: int) -> Table:
+    """`width`: of the names of methods; longer ones are folded."""
     from rich.markup import escape
 
     title = f"{board.suite} · {board.backbone['name']} · protocol {board.protocol['name']}"
@@ -85,8 +93,8 @@ def _table(board: Leaderboard, columns: Sequence[_text.Column]) -> Table:
     for column in columns:
         header = column.header.replace(" of ", " of\n").replace(" served", "\nserved")
         short = escape(_SHORT.get(column.header, header))
-        if column.header == "Method":  # 25: six accuracy columns beside it still fit into 100
-            table.add_column(short, overflow="fold", max_width=25)
+        if column.header == "Method":
+            table.add_column(short, overflow="fold", max_width=width)
         else:
             table.add_column(short, justify="left" if column.is_text else "right", no_wrap=True)
     for row, *cells in zip(board.rows, *(column.cells for column in columns), strict=True):
@@ -98,4 +106,5 @@ def _cell(cell: _text.Cell) -> str:
     from rich.markup import escape
 
     text, spread = escape(cell.text), escape(cell.spread).replace("± ", "±")
-    return f"[bold]{text}[/] {spread}".rstrip() if cell.mark == "best" else f"{text} {spread}"
+    text = f"[bold]{text}[/]" if cell.mark == "best" else text
+    return f"{text} {spread}".rstrip()

@@ -88,6 +88,7 @@ def markdown(rows: Sequence[Row], whole: bool = True) -> str:
 
 
 _TEXTS = 3  # columns before the numbers
+_WIDTH, _FOLDED = 32, 12  # characters of a line in them
 
 
 @dataclass(frozen=True)
@@ -157,29 +158,38 @@ def _print(rows: Sequence[Row], console: Console, whole: bool) -> None:
         console.print("No published number is known of these methods in this suite.")
         return
     unbounded = console.options.update(width=10_000)
-    for all_of_them in (True, False) if whole else (False,):
-        grid = as_grid(rows, all_of_them)
-        shown = _table(grid, f"published · {rows[0].suite}")
+    title = f"published · {rows[0].suite}"
+    summary = as_grid(rows, False)
+    every = as_grid(rows, True) if whole else summary
+    choices = [(every, len(every.header), _WIDTH)]
+    choices += [(summary, len(summary.header), width) for width in (_WIDTH, _FOLDED)]
+    # who said it of what stays, however narrow the screen
+    choices += [(summary, n, _FOLDED) for n in range(len(summary.header) - 1, _TEXTS - 1, -1)]
+    for grid, count, width in choices:
+        shown = _table(grid, title, count, width)
         if console.measure(shown, options=unbounded).maximum <= console.width:
             break
     console.print(shown)
     for note in (NOT_RANKED, *grid.notes):
         console.print(escape(note), style="dim", highlight=False)
-    if whole and len(_columns(rows, True)) > len(_columns(rows, False)) and not all_of_them:
-        console.print("Every task: a wider terminal, --task T, or --format markdown.")
+    if count < len(every.header):
+        left = "Not all numbers" if count < len(summary.header) else "Not every task"
+        task = ", --task T" if whole else ""
+        console.print(f"{left}: a wider terminal{task}, or --format markdown has them.")
     console.print()
 
 
-def _table(grid: Grid, title: str) -> Table:
+def _table(grid: Grid, title: str, count: int, width: int) -> Table:
+    """Of the first `count` columns; words are folded at `width`."""
     from rich.markup import escape
 
     shown = table.empty(title)
-    for i, header in enumerate(grid.header):
+    for i, header in enumerate(grid.header[:count]):
         if i < _TEXTS:
-            shown.add_column(header, overflow="fold", max_width=32)
+            shown.add_column(header, overflow="fold", max_width=width)
         else:
             text = escape(header.replace(" ", "\n"))
             shown.add_column(text, justify="right", no_wrap=True)
     for line in grid.rows:
-        shown.add_row(*map(escape, line))
+        shown.add_row(*map(escape, line[:count]))
     return shown

@@ -71,7 +71,7 @@ def test_numbers_stand_out_from_their_cells() -> None:
         for i, task in itertools.product(range(8), "abcdef")
     ]
     results = synthetic.results(records)
-    (axes,) = plots.draw("heat-map", results).axes
+    (axes,) = plots.draw("heat-map", results, baseline="m0").axes
     inks = set()
     for text, shade in zip(axes.texts, axes.collections[0].get_facecolor(), strict=True):
         low, high = sorted(luminance(each) for each in (shade, to_rgb(text.get_color())))
