@@ -125,7 +125,7 @@ def match(
     curves = _chosen(_curves(results), methods)
     at, refused = _at(curves, cost, budget)
     if not at:
-        raise UsageError(_nobody(cost, budget, refused))
+        raise UsageError(_nobody(cost, budget, refused, _settable(results, curves)))
     panel = panels.of(results, [row for shares in at.values() for row in shares])
     mix = np.zeros((len(panel.methods), len(at)))
     for column, shares in enumerate(at.values()):
@@ -235,13 +235,27 @@ def _outside(low: float, high: float, cost: Cost) -> str:
     return f"measured from {cost.text(low)} to {cost.text(high)}"
 
 
-def _nobody(cost: Cost, budget: float, refused: Mapping[str, str]) -> str:
+def _settable(results: Results, curves: Mapping[str, Sequence[Row]]) -> tuple[str, str] | None:
+    """A method that has settings, and the first of them."""
+    for row in (row for rows in curves.values() for row in rows):
+        method = results.of(row)[0]["spec"]["method"]
+        if method["config"]:
+            return method["name"], next(iter(method["config"]))
+    return None
+
+
+def _nobody(
+    cost: Cost, budget: float, refused: Mapping[str, str], settable: tuple[str, str] | None
+) -> str:
+    """`settable`: a method and a setting of it to vary."""
     listed = "\n".join(f"  {name}: {reason}" for name, reason in refused.items())
-    name = next(iter(refused))
+    how = "a method that has some: petlbench list methods"
+    if settable:
+        name, setting = settable
+        how = f"petlbench run --methods {name} --set {name}.{setting}=VALUE"
     return (
         f"no method has settings around {cost.text(budget)} of {cost.name}, and nothing is "
-        f"extrapolated:\n{listed}\nMeasure settings on both sides of it, as in: petlbench run "
-        f"--methods {name} --set {name}.SETTING=VALUE (settings: petlbench list methods)."
+        f"extrapolated:\n{listed}\nMeasure settings on both sides of it, as in: {how}"
     )
 
 

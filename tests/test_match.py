@@ -181,12 +181,21 @@ def test_the_command(cli: CLI, folder: Path, tmp_path: Path) -> None:
     cli(*asked, "--metric", "acuracy").refused("Did you mean accuracy?")
 
 
+def test_the_hint_names_a_method_that_has_settings() -> None:
+    found = records(["full", "linear", "vpt"], tasks=1, seeds=1)
+    for record in found:
+        if record["spec"]["method"]["name"] == "vpt":
+            record["spec"]["method"] |= {"config": {"length": 10, "depth": 2}}
+    with pytest.raises(UsageError, match=r"petlbench run --methods vpt --set vpt\.length=VALUE$"):
+        matched.match(results(found), matched.PARAMETERS, 1e9)
+
+
 def test_the_command_refuses(cli: CLI, folder: Path) -> None:
     at = ("match", "--results", folder)
     cli(*at).refused("--parameters", "--memory", "--train-time")
     cli(*at, "--parameters", "10M").refused(
         *("no method has settings around 10.00M", "lora: measured from 50.0K to 0.20M"),
-        *("nothing is extrapolated", "petlbench run --methods"),
+        *("nothing is extrapolated", "on both sides of it", "petlbench list methods"),
     )
     cli(*at, "--train-time", "60").refused("'60'", "60s")
     cli(*at, "--parameters", "100K", "--format", "cvs").refused("unknown format", "csv")
