@@ -41,7 +41,7 @@ def params_vs_accuracy(board: Leaderboard, settings: dict[str, str], name: str) 
     x = [count or zero for count in params]
     plot = _figure(
         height=440,
-        min_width=560,  # a narrower page scrolls it
+        min_width=320,  # a narrower page scrolls it
         x_axis_type="log",
         x_range=(left, high),
         x_axis_label="trainable parameters, without head",

@@ -220,6 +220,30 @@ def test_no_scrolling_sideways_and_the_colours_asked_for(
         assert (ink < light) if scheme == "light" else (ink > light)
 
 
+def test_a_phone_shows_the_whole_cost_chart(browser: Any, file: Path) -> None:
+    with opened(browser, file, PHONE) as page:
+        hidden = page.locator("#c1-cost .wide").evaluate("it => it.scrollWidth - it.clientWidth")
+        assert hidden <= 0
+
+
+def test_a_shadow_tells_that_the_leaderboard_scrolls(browser: Any, file: Path) -> None:
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    def edge(side: int) -> float:
+        """How bright the pixels of that column mostly are, 0 to 255."""
+        picture = Image.open(io.BytesIO(table.screenshot())).convert("L")
+        return float(np.median(np.asarray(picture)[:, side]))
+
+    with opened(browser, file, (700, 900)) as page:
+        table = page.locator("#c1-leaderboard .dt-layout-table")
+        assert edge(-2) < 225 < 250 < edge(1)  # there is more to the right
+        table.evaluate("it => it.scrollLeft = it.scrollWidth")
+        assert edge(-2) > 250
+
+
 def brightness(page: Any) -> float:
     """Of the charts' most frequent colour that is not the page's: of what is drawn, 0 to 255."""
     import io
