@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 NONE = "–"
+_HEADER, _WORDS = 12, 25  # characters of a line on a screen
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,8 @@ def show(page: Page, console: Console) -> None:
         for count in range(len(grid.spare) + 1):
             left = ", ".join(grid.spare[:count])
             shown = _table(grid.without(grid.spare[:count]))
-            needed = console.measure(shown, options=unbounded).minimum
+            measured = console.measure(shown, options=unbounded)
+            needed = measured.maximum if count < len(grid.spare) else measured.minimum
             if needed <= console.width:
                 console.print(shown)
                 text = f"Columns left out: {left}; --format markdown has them." if left else ""
@@ -255,8 +258,11 @@ def _table(grid: Grid) -> Table:
     shown = table.empty(grid.title)
     shown.title_justify = "left"
     for i, header in enumerate(grid.header):
-        justify = "left" if grid.is_text(i) else "right"
-        shown.add_column(escape(header), justify=justify, overflow="fold")  # type: ignore[arg-type]
+        short = escape(textwrap.fill(header, _HEADER, break_long_words=False))
+        if grid.is_text(i):
+            shown.add_column(short, overflow="fold", max_width=_WORDS)
+        else:
+            shown.add_column(short, justify="right", no_wrap=True)
     for row in grid.rows:
         shown.add_row(*map(escape, row))
     return shown

@@ -69,8 +69,8 @@ def show(boards: Sequence[Leaderboard], console: Console) -> None:
         choices = [(_WIDTH, scores + costs) for scores in wide]
         choices += [(_FOLDED, each) for each in (few + costs, few + costs[:1], few)]
         choices += [(_LEAST, few), (_FOLDED, [])]
-        for width, chosen in choices:
-            columns = [*_text.who(board), *chosen]
+        for width, numbers in choices:
+            columns = [*_text.who(board), *numbers]
             table = _table(board, columns, width)
             unbounded = console.options.update(width=10_000)
             if console.measure(table, options=unbounded).maximum <= console.width:
