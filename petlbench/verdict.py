@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from petlbench import wording
 from petlbench.leaderboard import OWN
 from petlbench.statistics.ties import split
 
@@ -107,7 +108,7 @@ def p(value: float) -> str:
 
 
 def wilcoxon(test: Wilcoxon) -> str:
-    ties = f", {_count(test.zeros, 'tied task')} left out" if test.zeros else ""
+    ties = f", {wording.count(test.zeros, 'tied task')} left out" if test.zeros else ""
     return f"Wilcoxon signed-rank {p(test.p_value)}, n = {test.n}{ties}"
 
 
@@ -120,11 +121,11 @@ def friedman(test: Friedman) -> str:
 def _where(board: Leaderboard, seeds: int) -> str:
     tasks = board.tasks
     on = f"{board.suite}'s {tasks[0]}" if len(tasks) == 1 else board.suite
-    return f"On {on} ({_count(len(tasks), 'task')}, {_count(seeds, 'seed')})"
+    return f"On {on} ({wording.count(len(tasks), 'task')}, {wording.count(seeds, 'seed')})"
 
 
 def _unit(board: Leaderboard, column: str) -> str:
-    metric = "score" if board.metric == OWN else board.metric.replace("_", " ")
+    metric = "score" if board.metric == OWN else wording.metric(board.metric)
     if len(board.tasks) == 1:
         return metric
     if column in ("mean of groups", "mean of tasks"):
@@ -156,10 +157,6 @@ def interval(found: Difference, sign: int = 1) -> str:
 
 def between(low: float, high: float) -> str:
     return f"{points(low)} to {points(high)}"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _and(names: list[str]) -> str:
