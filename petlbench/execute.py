@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -111,12 +112,12 @@ _held: list[FileLock] = []
 
 
 def _own_device(store: Store, jobs: int) -> str:
-    """The GPU of this worker process: worker k of `jobs` uses GPU k modulo their number."""
+    """The GPU of this worker process: worker k of `jobs` here uses GPU k modulo their number."""
     import torch
 
     if not _held:
         for worker in range(jobs):
-            lock = FileLock(store.claims / f"worker-{worker}.lock")
+            lock = FileLock(store.claims / f"{platform.node()}-{worker}.lock")
             with contextlib.suppress(Timeout):
                 lock.acquire(timeout=0)
                 _held.append(lock)

@@ -59,7 +59,10 @@ def run(
     machine: Machine,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Record:
-    """Execute one run, after its search, and store its record; a run that fails is a record too."""
+    """Execute one run, after its search, and store its record; a run that fails is a record too.
+
+    Where another process finished the same run meanwhile, its record counts and is returned.
+    """
     record = _started(spec)
     artifacts: dict[str, bytes] = {}
     try:
@@ -73,6 +76,8 @@ def run(
     except Exception as error:
         record |= _failed(error)
     record["environment"] = _environment(machine)
+    if (theirs := store.read(spec.key, machine.peek)) is not None:
+        return theirs
     try:
         for suffix, content in artifacts.items():
             write_bytes(store.artifacts / f"{spec.key}{suffix}", content)
