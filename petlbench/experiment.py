@@ -87,6 +87,15 @@ def run(
     return record
 
 
+def died(spec: RunSpec, store: Store, machine: Machine, why: str) -> Record:
+    """Store the record of a run whose process died; or give the one that it had stored before."""
+    if (known := store.read(spec.key, machine.peek)) is not None:
+        return known
+    record = _started(spec) | _failed(RunError(why)) | {"environment": _environment(machine)}
+    store.write(record)
+    return record
+
+
 def _search(
     spec: RunSpec, store: Store, machine: Machine, on_progress: Callable[[str], None]
 ) -> dict[str, Any]:
