@@ -326,6 +326,9 @@ def test_workers_take_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         execute._own_device(store, jobs=3)
     processes[1].pop().release()  # that worker died; its successor gets its GPU
     assert execute._own_device(store, jobs=3) == "cuda:1"
+    monkeypatch.setattr(execute, "_held", [])
+    monkeypatch.setattr(execute.platform, "node", lambda: "another-machine")
+    assert execute._own_device(store, jobs=3) == "cuda:0"  # of that machine
 
 
 def test_workers_that_are_used_again_write_to_the_right_folder(
