@@ -13,8 +13,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -110,20 +111,30 @@ class Store:
         """
         from filelock import SoftFileLease, Timeout
 
-        lock = SoftFileLease(
-            self.claims / f"{key}.lease", lease_duration=LEASE, heartbeat_interval=RENEWAL
-        )
-        try:
-            lock.acquire(timeout=-1 if wait else 0, poll_interval=0.25)
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+        file = self.claims / f"{key}.lease"
+        lock = SoftFileLease(file, lease_duration=LEASE, heartbeat_interval=RENEWAL)
+        while not lock.is_locked:
+            _drop_torn(file)
+            try:
+                lock.acquire(timeout=LEASE if wait else 0, poll_interval=0.25)
+            except Timeout:
+                if not wait:
+                    yield False
+                    return
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
         try:
             yield True
         finally:
             lock.release()
+
+
+def _drop_torn(claim: Path) -> None:
+    """Remove a claim whose holder died before it wrote who it is: filelock keeps that for ever."""
+    with suppress(OSError):
+        found = claim.stat()
+        if found.st_size == 0 and abs(time.time() - found.st_mtime) > LEASE:
+            claim.unlink()
 
 
 def read_file(file: Path) -> tuple[Record | None, str]:

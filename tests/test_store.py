@@ -316,6 +316,18 @@ def test_a_holder_that_slept_loses_its_claim_and_takes_none_along(
                 assert not again
 
 
+@pytest.mark.parametrize("content", [b"", b"12", b"\xff\x00\n"])
+@pytest.mark.parametrize("age", [0, 1e6, -1e6])
+def test_a_torn_claim_blocks_nobody_for_ever(
+    store: Store, short: None, content: bytes, age: float
+) -> None:
+    """Its holder died, or its machine, before it was written out."""
+    lease = store.claims / f"{KEY}.lease"
+    lease.write_bytes(content)
+    os.utime(lease, (time.time() - age,) * 2)
+    assert patient(store, 10) == [True]
+
+
 def test_a_claim_is_released(store: Store) -> None:
     for _ in range(2):
         with store.claim(KEY, wait=False) as mine:
