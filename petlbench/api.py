@@ -73,7 +73,10 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     if plan.todo:
         cache.require_writable()
         display = Display(store.claims, len(plan.todo), progress)
-        outcome = execute_runs(plan.todo, store, plan.machine, display)
+        request = plan.request
+        outcome = execute_runs(
+            plan.todo, store, plan.machine, display, request.backend, request.resources
+        )
     here = plan.specs[0].fingerprint
     records, problems = store.load()
     every = results.comparisons([r for r in records if r["fingerprint"] == here], store)

@@ -1,29 +1,36 @@
-"""Many runs on one machine: joblib workers that claim, run and record."""
+"""Many runs: each is claimed, made and recorded by a worker, wherever a backend places it."""
 
 from __future__ import annotations
 
 import contextlib
-import signal
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from types import MappingProxyType
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from petlbench.errors import RunError, UsageError
+from petlbench import backends
+from petlbench.backends import Outcome
+from petlbench.errors import RunError
 from petlbench.experiment import Machine, run
 from petlbench.progress import Display, Reporter
 from petlbench.spec import RunSpec
 from petlbench.store import Store
 
 ELSEWHERE = "elsewhere"
-T = TypeVar("T")
 
 
 def execute(
-    specs: Sequence[RunSpec], store: Store, machine: Machine, display: Display
+    specs: Sequence[RunSpec],
+    store: Store,
+    machine: Machine,
+    display: Display,
+    backend: str = "local",
+    resources: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Run every spec that is not recorded yet; returns key -> "done" or "failed".
 
@@ -32,11 +39,15 @@ def execute(
     most the runs in flight.
     """
     store.require_writable()
+    run_all = backends.load(backend).run
     outcome: dict[str, str] = {}
     with display.live():
         for wait in (False, True):
             todo = [spec for spec in specs if outcome.get(spec.key, ELSEWHERE) == ELSEWHERE]
-            for spec, status, message in _run_all(todo, store, machine, wait):
+            if not todo:
+                break
+            work = functools.partial(_run_one, store, wait)
+            for spec, status, message in run_all(work, todo, store, machine, resources):
                 outcome[spec.key] = status
                 if status != ELSEWHERE:
                     display.advance()
@@ -46,42 +57,7 @@ def execute(
     return outcome
 
 
-def _run_all(specs: Sequence[RunSpec], store: Store, machine: Machine, wait: bool) -> Any:
-    if machine.jobs == 1 or len(specs) <= 1:
-        for spec in specs:
-            yield _run_one(spec, store, machine, wait)
-        return
-    yield from side_by_side(
-        [(_run_one, (spec, store, machine, wait)) for spec in specs], machine.jobs, machine.threads
-    )
-
-
-def side_by_side(
-    calls: Sequence[tuple[Callable[..., T], tuple[Any, ...]]], jobs: int, threads: int
-) -> Iterator[T]:
-    """What the calls give, in the order in which `jobs` worker processes finish them.
-
-    The workers stay for the next time. Raises UsageError if one of them dies.
-    """
-    import joblib
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-    # loky replaces a worker whose memory has grown and says so; nothing is lost
-    warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-    with joblib.parallel_config(
-        "loky", inner_max_num_threads=threads, initializer=_ignore_interrupt
-    ):
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        try:
-            yield from parallel(joblib.delayed(call)(*arguments) for call, arguments in calls)
-        except TerminatedWorkerError as error:
-            raise UsageError(
-                "a worker process died, for lack of memory or by a method's own doing. Finished "
-                "runs are recorded; type the same command to go on, with fewer workers: --jobs 1."
-            ) from error
-
-
-def _run_one(spec: RunSpec, store: Store, machine: Machine, wait: bool) -> tuple[RunSpec, str, str]:
+def _run_one(store: Store, wait: bool, spec: RunSpec, machine: Machine) -> Outcome:
     with store.claim(spec.key, wait) as mine:
         if not mine:
             return spec, ELSEWHERE, ""
@@ -101,22 +77,17 @@ def _run_one(spec: RunSpec, store: Store, machine: Machine, wait: bool) -> tuple
     return spec, record["status"], record.get("error", {}).get("message", "")
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C is the parent's to handle: it stops the workers without a traceback from each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 # Held for the life of a worker process; the operating system releases it when the process ends.
 _held: list[FileLock] = []
 
 
 def _own_device(store: Store, jobs: int) -> str:
-    """The GPU of this worker process: worker k of `jobs` uses GPU k modulo their number."""
+    """The GPU of this worker process: worker k of `jobs` here uses GPU k modulo their number."""
     import torch
 
     if not _held:
         for worker in range(jobs):
-            lock = FileLock(store.claims / f"worker-{worker}.lock")
+            lock = FileLock(store.claims / f"{platform.node()}-{worker}.lock")
             with contextlib.suppress(Timeout):
                 lock.acquire(timeout=0)
                 _held.append(lock)

@@ -59,7 +59,10 @@ def run(
     machine: Machine,
     on_progress: Callable[[str], None] = lambda message: None,
 ) -> Record:
-    """Execute one run, after its search, and store its record; a run that fails is a record too."""
+    """Execute one run, after its search, and store its record; a run that fails is a record too.
+
+    Where another process finished the same run meanwhile, its record counts and is returned.
+    """
     record = _started(spec)
     artifacts: dict[str, bytes] = {}
     try:
@@ -73,12 +76,23 @@ def run(
     except Exception as error:
         record |= _failed(error)
     record["environment"] = _environment(machine)
+    if (theirs := store.read(spec.key, machine.peek)) is not None:
+        return theirs
     try:
         for suffix, content in artifacts.items():
             write_bytes(store.artifacts / f"{spec.key}{suffix}", content)
         store.write(record)
     except OSError as error:
         raise unwritable(store.folder, error) from error
+    return record
+
+
+def died(spec: RunSpec, store: Store, machine: Machine, why: str) -> Record:
+    """Store the record of a run whose process died; or give the one that it had stored before."""
+    if (known := store.read(spec.key, machine.peek)) is not None:
+        return known
+    record = _started(spec) | _failed(RunError(why)) | {"environment": _environment(machine)}
+    store.write(record)
     return record
 
 

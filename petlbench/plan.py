@@ -10,7 +10,17 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import method, opened, presets, problems, protocol, search, settings, weights
+from petlbench import (
+    backends,
+    method,
+    opened,
+    presets,
+    problems,
+    protocol,
+    search,
+    settings,
+    weights,
+)
 from petlbench.errors import UsageError, unknown
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store
@@ -34,6 +44,7 @@ class Request:
     "scale": 0.1}; `settings` maps "method.field" or "protocol.field" to a value (text is parsed);
     `presets` are names or files of settings per task: one row each, in the place of its method's.
     `search` is a number of trials, the same for every method (see search.py), by that `sampler`.
+    `backend` is where runs are executed (see backends/), `resources` what is asked of it for them.
     """
 
     suite: str = "mini"
@@ -57,6 +68,8 @@ class Request:
     recompute: bool = False
     compile: bool = False
     report_peek: bool = False
+    backend: str = "local"
+    resources: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, allowed in (("device", DEVICES), ("keep", KEEP), ("attention", ATTENTION)):
@@ -78,6 +91,12 @@ class Request:
         for name in ("recompute", "compile", "report_peek"):
             if type(getattr(self, name)) is not bool:
                 raise UsageError(f"{name} = {getattr(self, name)!r} must be true or false.")
+        backends.load(self.backend).require(self.resources)
+        if self.elsewhere and self.device == "auto":
+            raise UsageError(
+                f"--backend {self.backend}: this machine cannot tell what the others have; say "
+                "--device cuda or --device cpu."
+            )
         search.require(self.sampler)
         if self.sampler != "random" and self.search is None:
             raise UsageError(
@@ -87,6 +106,11 @@ class Request:
         object.__setattr__(self, "settings", _flat(self.settings))
         if self.methods is not None and not self.methods:
             raise UsageError("no methods given: --methods convpass,lora")
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether other machines execute the runs."""
+        return bool(backends.load(self.backend).ELSEWHERE)
 
     @property
     def folder(self) -> Path:
@@ -118,8 +142,10 @@ class Plan:
         as there are cores and memory for, at most 4: small models do not fill several cores.
         The same for a resumed sweep as for a fresh one, since threads decide the last bits.
         """
-        cores = usable_cores()
         jobs = self.request.jobs
+        if self.request.elsewhere:  # the engine decides how many find a place
+            return min(jobs or len(self.specs), len(self.specs)), self.request.threads or 1
+        cores = usable_cores()
         if jobs is None:
             first = self.specs[0]
             if self.device == "cpu":
@@ -147,7 +173,9 @@ class Plan:
         jobs, threads = self.workers()
         request, rules = self.request, self.specs[0].rules
         kernel = request.attention
-        if kernel == "auto":
+        if kernel == "auto" and request.elsewhere:
+            kernel = "explicit" if self.device == "cpu" else "fused"  # the usual choice
+        elif kernel == "auto":
             bf16 = rules["precision"] == "bf16"
             kernel = speed.attention(self.shape, rules["batch_size"], bf16, self.device, threads)
         return Machine(
@@ -159,9 +187,15 @@ class Plan:
             kernel,
             request.recompute,
             request.compile,
-            workers=0 if self.device == "cpu" else min(8, usable_cores() // jobs),
+            workers=self._helpers(jobs, threads),
             peek=request.report_peek,
         )
+
+    def _helpers(self, jobs: int, threads: int) -> int:
+        """Processes that prepare augmented images, for each run."""
+        if self.device == "cpu":
+            return 0
+        return min(8, threads if self.request.elsewhere else usable_cores() // jobs)
 
     def seconds(self, spec: RunSpec, rate: Speed) -> float:
         """What one run costs at that speed, and the trials before it."""
@@ -177,19 +211,19 @@ class Plan:
 
         Recorded runs of a method tell its speed, or this machine remembers it; what nothing is
         known of is measured for a few seconds each, or else the time is None. `fresh` measures
-        again what is remembered.
+        again what is remembered. Of other machines only records tell.
         """
         if not self.todo:
             return 0.0, ""
         from petlbench import speed
 
         machine = self.machine
-        rates = {} if fresh else speed.known(self.todo, machine)
+        rates = {} if fresh or self.request.elsewhere else speed.known(self.todo, machine)
         done: dict[str, list[Record]] = {}
         for record in self.done:
             done.setdefault(record["spec"]["method"]["label"], []).append(record)
         rates |= {label: speed.from_records(found, self.sizes) for label, found in done.items()}
-        if measure:
+        if measure and not self.request.elsewhere:
             unknown = [spec for spec in self.todo if spec.method.label not in rates]
             rates |= speed.measure(unknown, machine)
         if any(spec.method.label not in rates for spec in self.todo):
@@ -225,8 +259,13 @@ def request_from_file(path: Path, changes: Mapping[str, Any]) -> Request:
                 bool: "true or false",
             }.get(kinds, "text")
             raise UsageError(f"plan file {path}: {key} = {value!r} must be {wanted}.")
-    merged = _flat(values.get("settings", {})) | changes.get("settings", {})
-    return Request(**{**values, **changes, "settings": merged})
+    if "backend" in changes and values.get("backend", changes["backend"]) != changes["backend"]:
+        values.pop("resources", None)  # they are of the backend that the file names
+    merged = {
+        "settings": _flat(values.get("settings", {})) | changes.get("settings", {}),
+        "resources": values.get("resources", {}) | changes.get("resources", {}),
+    }
+    return Request(**{**values, **changes, **merged})
 
 
 def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,6 +282,7 @@ _KINDS: dict[str, type] = {
     "presets": list,
     "tasks": list,
     "settings": dict,
+    "resources": dict,
     "seeds": int,
     "search": int,
     "jobs": int,
@@ -267,13 +307,18 @@ def make(request: Request, sketch: bool = False) -> Plan:
     rules_of = protocol.override(rules_of, _protocol_settings(request))
     choosing = _choosing(rules_of) if request.search else ()
     rows = _methods(request, rules_of, suite, tasks)
-    device = _device(request.device)
+    device = request.device if request.elsewhere else _device(request.device)
     seeds = range(request.seeds or rules_of.seeds)
     splits = rules_of.train_split, rules_of.test_split
     read = opened.sketch if sketch else opened.read
     members, sizes, trial_sizes, lineage = read(suite, tasks, splits, choosing, root, seeds)
     checkpoint = weights.RANDOM if sketch else request.checkpoint
     backbone = weights.specify(request.backbone or suite.backbone, checkpoint)
+    if request.elsewhere and rules_of.precision == "auto":
+        raise UsageError(
+            f"--backend {request.backend}: precision = auto is measured, and this machine cannot "
+            "measure others; say --precision bf16 or --precision fp32."
+        )
     rules = _resolve(rules_of, backbone.name, device, searching=bool(choosing))
     classifying = [task for task in tasks if task.problem == "classification"]
     if rules.get("head") == "text" and classifying:

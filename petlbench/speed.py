@@ -24,11 +24,11 @@ from torch import Tensor
 
 from petlbench import __version__, adapted, experiment, method, problems, weights
 from petlbench.backbone import Shape
+from petlbench.backends.local import side_by_side
 from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError
 from petlbench.evaluate import DEVICE_BATCH, predict
-from petlbench.execute import side_by_side
 from petlbench.experiment import Machine
 from petlbench.spec import RunSpec
 from petlbench.store import Record, write_text

@@ -4,7 +4,7 @@
 <results>/failed/<key>.json        a failed run, with its traceback; tried again next time
 <results>/trials/<key>.json        a trial of a search, done or failed
 <results>/artifacts/<key>.*        test predictions and trained weights
-<results>/claims/<key>.lock        held by the process that is running it
+<results>/claims/<key>.lease       held by the process that is running it, on whichever machine
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,11 @@ from petlbench.errors import UsageError
 from petlbench.record import SCHEMA as SCHEMA  # re-exported for those who write records
 from petlbench.record import Record as Record
 from petlbench.record import problem
+
+# A claim that its holder has not renewed for LEASE is given up: the holder's machine is gone. Far
+# above RENEWAL plus the minute for which a network folder may show an old time stamp. Every machine
+# that shares a folder must have the same LEASE.
+LEASE, RENEWAL = 120.0, 20.0  # seconds
 
 
 def unwritable(folder: Path, error: OSError) -> UsageError:
@@ -98,22 +104,37 @@ class Store:
     def claim(self, key: str, wait: bool) -> Iterator[bool]:
         """Hold the run `key` against other processes; yields False if another one has it.
 
-        The operating system releases the claim when its holder dies.
+        The folder may be shared by many machines. A claim is a file that its holder renews: it is
+        free at once when the holder died on this machine, and after LEASE seconds without renewal
+        when it died on another one. Clocks are not compared. Where a holder was only asleep two
+        processes may make the same run, and the first record counts (see `experiment.run`).
         """
-        from filelock import FileLock, Timeout
+        from filelock import SoftFileLease, Timeout
 
-        lock = FileLock(self.claims / f"{key}.lock")
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            yield False
-            return
-        except OSError as error:
-            raise unwritable(self.folder, error) from error
+        file = self.claims / f"{key}.lease"
+        lock = SoftFileLease(file, lease_duration=LEASE, heartbeat_interval=RENEWAL)
+        while not lock.is_locked:
+            _drop_torn(file)
+            try:
+                lock.acquire(timeout=LEASE if wait else 0, poll_interval=0.25)
+            except Timeout:
+                if not wait:
+                    yield False
+                    return
+            except OSError as error:
+                raise unwritable(self.folder, error) from error
         try:
             yield True
         finally:
             lock.release()
+
+
+def _drop_torn(claim: Path) -> None:
+    """Remove a claim whose holder died before it wrote who it is: filelock keeps that for ever."""
+    with suppress(OSError):
+        found = claim.stat()
+        if found.st_size == 0 and abs(time.time() - found.st_mtime) > LEASE:
+            claim.unlink()
 
 
 def read_file(file: Path) -> tuple[Record | None, str]:

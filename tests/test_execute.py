@@ -238,6 +238,29 @@ def test_a_run_that_another_process_finished_is_not_run(
     assert set(outcome.values()) == {"done"} and len(outcome) == 2
 
 
+def test_the_first_record_counts_where_two_made_the_same_run(
+    small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a pause in which the claim went to another machine."""
+    measure = experiment.measure
+
+    def overtaken(spec: Any, machine: Any, on_progress: Any) -> Any:
+        monkeypatch.setattr(experiment, "measure", measure)
+        experiment.run(spec, made.store, made.machine)
+        first.append(made.store.read(spec.key))
+        return measure(spec, machine, on_progress)
+
+    first: list[Record | None] = []
+    made = plan.make(Request(**small))
+    monkeypatch.setattr(experiment, "measure", overtaken)
+    result = api.execute(made)
+    assert (result.done, result.failed) == (1, 0)
+    assert [made.store.read(made.specs[0].key)] == first != [None]
+    kept = [f.stat().st_mtime for f in made.store.artifacts.iterdir()]
+    assert len(kept) == 2  # and they are those of that record
+    assert max(kept) <= (made.store.records / f"{made.specs[0].key}.json").stat().st_mtime
+
+
 def test_a_result_that_cannot_be_written_stops_with_a_message(
     small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -303,6 +326,9 @@ def test_workers_take_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         execute._own_device(store, jobs=3)
     processes[1].pop().release()  # that worker died; its successor gets its GPU
     assert execute._own_device(store, jobs=3) == "cuda:1"
+    monkeypatch.setattr(execute, "_held", [])
+    monkeypatch.setattr(execute.platform, "node", lambda: "another-machine")
+    assert execute._own_device(store, jobs=3) == "cuda:0"  # of that machine
 
 
 def test_workers_that_are_used_again_write_to_the_right_folder(

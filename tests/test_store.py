@@ -8,6 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from petlbench import store as store_module
 from petlbench.errors import UsageError
 from petlbench.spec import identify
 from petlbench.store import SCHEMA, Store, write_bytes, write_text
@@ -211,28 +216,116 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         Store(tmp_path / "file" / "results").require_writable()
 
 
-HOLDER = (
-    "import sys, time\n"
-    "from petlbench.store import Store\n"
-    "with Store(sys.argv[1]).claim(sys.argv[2], wait=False) as mine:\n"
-    "    print(mine, flush=True)\n"
-    "    time.sleep(60)\n"
-)
+HOLDER = """
+import socket, sys
+from petlbench import store
+folder, key, store.LEASE, store.RENEWAL, machine = sys.argv[1], sys.argv[2], 1.0, 0.2, sys.argv[3]
+if machine:
+    socket.gethostname = lambda: machine
+with store.Store(folder).claim(key, wait=False) as mine:
+    print(mine, flush=True)
+    sys.stdin.read()  # until it is closed
+"""
 
 
-def test_a_claim_excludes_other_processes_until_its_holder_dies(store: Store) -> None:
-    command = [sys.executable, "-c", HOLDER, str(store.folder), KEY]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims that are given up after a second."""
+    monkeypatch.setattr(store_module, "LEASE", 1.0)
+    monkeypatch.setattr(store_module, "RENEWAL", 0.2)
+
+
+@contextmanager
+def held(store: Store, machine: str = "") -> Iterator[subprocess.Popen[str]]:
+    """Another process that has the claim, on a machine of that name (by default on this one)."""
+    command = [sys.executable, "-c", HOLDER, str(store.folder), KEY, machine]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "True\n"
+        yield holder
+
+
+def test_a_claim_excludes_other_processes_until_its_holder_dies(store: Store, short: None) -> None:
+    with held(store) as holder:
         with store.claim(KEY, wait=False) as mine:
             assert not mine
         with store.claim("f" * 16, wait=False) as other:
             assert other
         holder.send_signal(signal.SIGKILL)
         holder.wait(timeout=30)
-    with store.claim(KEY, wait=True) as mine:
-        assert mine
+        with store.claim(KEY, wait=False) as mine:  # at once: the process is known to be gone
+            assert mine
+
+
+def test_the_claim_of_a_dead_machine_expires(store: Store, short: None) -> None:
+    with held(store, "node7") as holder:
+        holder.send_signal(signal.SIGKILL)
+        holder.wait(timeout=30)
+        with store.claim(KEY, wait=False) as mine:
+            assert not mine  # a process of another machine may well be alive
+        begin = time.monotonic()
+        with store.claim(KEY, wait=True) as mine:
+            assert mine
+        assert time.monotonic() - begin >= 1
+
+
+def patient(store: Store, seconds: float) -> list[bool]:
+    """Wait for the claim in a thread for so long; a True if it came."""
+    came: list[bool] = []
+
+    def wait() -> None:
+        with store.claim(KEY, wait=True) as mine:
+            came.append(mine)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return came
+
+
+def test_a_live_holder_on_another_machine_keeps_its_claim(store: Store, short: None) -> None:
+    with held(store, "node7"):
+        assert patient(store, 3) == []
+
+
+@pytest.mark.parametrize("hours", [-1000, 1000])
+def test_clocks_may_jump(
+    store: Store, short: None, monkeypatch: pytest.MonkeyPatch, hours: int
+) -> None:
+    """Of the file server and of this machine."""
+    now, shift = time.time, 3600 * hours
+    with held(store, "node7"):
+        monkeypatch.setattr(time, "time", lambda: now() + shift)
+        (lease,) = store.claims.glob("*.lease")
+        os.utime(lease, (now() + shift, now() + shift))
+        assert patient(store, 2) == []
+
+
+def test_a_holder_that_slept_loses_its_claim_and_takes_none_along(
+    store: Store, short: None
+) -> None:
+    with held(store, "node7") as holder:
+        holder.send_signal(signal.SIGSTOP)
+        with store.claim(KEY, wait=True) as mine:
+            assert mine
+            holder.send_signal(signal.SIGCONT)
+            holder.communicate(timeout=30)
+            assert holder.returncode == 0
+            with store.claim(KEY, wait=False) as again:
+                assert not again
+
+
+@pytest.mark.parametrize("content", [b"", b"12", b"\xff\x00\n"])
+@pytest.mark.parametrize("age", [0, 1e6, -1e6])
+def test_a_torn_claim_blocks_nobody_for_ever(
+    store: Store, short: None, content: bytes, age: float
+) -> None:
+    """Its holder died, or its machine, before it was written out."""
+    lease = store.claims / f"{KEY}.lease"
+    lease.write_bytes(content)
+    os.utime(lease, (time.time() - age,) * 2)
+    assert patient(store, 10) == [True]
 
 
 def test_a_claim_is_released(store: Store) -> None:

@@ -188,6 +188,14 @@ def add_request(parser: argparse.ArgumentParser, suite: str = "mini") -> None:
     add("--device", metavar="D", help="auto, cpu, cuda or mps")
     add("--jobs", type=whole, metavar="N", help="runs at a time (default: what fits)")
     add("--threads", type=whole, metavar="N", help="CPU threads per run")
+    add("--backend", metavar="B", help="where runs are executed: local (default), slurm")
+    add(
+        "--resource",
+        action="append",
+        default=[],
+        metavar="X=V",
+        help="of a job elsewhere: timeout_min=240, gpus_per_node=1, slurm_partition=gpu",
+    )
     add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
     flag: dict[str, Any] = {"action": "store_true", "default": None}
     add("--recompute", **flag, help="activations twice: less memory, same result, slower")
@@ -225,13 +233,28 @@ def make_plan(options: argparse.Namespace, sketch: bool = False) -> Plan:
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} and --set protocol.{name} say the same; give one.")
             settings[f"protocol.{name}"] = getattr(options, name)
-    fields = {field.name for field in dataclasses.fields(plan.Request)} - {"settings"}
+    fields = {field.name for field in dataclasses.fields(plan.Request)} - {"settings", "resources"}
     changes = {n: getattr(options, n) for n in fields if getattr(options, n) is not None}
     if settings:
         changes["settings"] = settings
+    if options.resource:
+        changes["resources"] = dict(map(_resource, options.resource))
     if options.plan:
         return plan.make(plan.request_from_file(options.plan, changes), sketch)
     return plan.make(plan.Request(**changes), sketch)
+
+
+def _resource(text: str) -> tuple[str, Any]:
+    """Its value is read as in TOML where it can be: 240 is a number, gpu is text."""
+    import tomllib
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise UsageError(f"--resource {text}: write it as NAME=VALUE, as in timeout_min=240.")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
 
 
 def print_plan(plan: Plan, measure: bool = False, fresh: bool = False) -> None:
@@ -248,7 +271,8 @@ def print_plan(plan: Plan, measure: bool = False, fresh: bool = False) -> None:
         f"{first.protocol}, fingerprint {first.fingerprint}",
     )
     if plan.todo:
-        told = f"{duration(wall)}, from {source}" if wall else "see petlbench plan"
+        otherwise = "known once runs are recorded" if measure else "see petlbench plan"
+        told = f"{duration(wall)}, from {source}" if wall else otherwise
         say(f"{manner(plan)}; results in {plan.store.folder}", f"estimated time: {told}")
     say(*plan.notes)
 

@@ -1,0 +1,150 @@
+"""A cluster with SLURM: submitit sends array jobs, each with a chunk of the runs.
+
+Resources are those of submitit (timeout_min, mem_gb, gpus_per_node, cpus_per_task, slurm_partition,
+...) and
+
+    runs_per_job     length of a chunk; by default as many as keep the array within 1000 jobs
+    cluster          slurm; local and debug execute the same jobs on this machine, to try them out
+
+At most `--jobs` jobs run at a time. The logs of submitit are in <results>/jobs. Jobs go on when the
+command that sent them ends. A job that SLURM preempts or that has used up its time is requeued and
+goes on behind its last record.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from petlbench.backends import Outcome, Work
+from petlbench.errors import UsageError
+
+if TYPE_CHECKING:
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    from petlbench.experiment import Machine
+    from petlbench.spec import RunSpec
+    from petlbench.store import Store
+
+ELSEWHERE = True
+ARRAY = 1000  # jobs; clusters allow 1001 unless set up otherwise
+POLL = 2.0  # seconds between looks at the jobs
+
+
+def require(resources: Mapping[str, Any]) -> None:
+    if find_spec("submitit") is None:
+        raise UsageError("--backend slurm needs submitit: pip install 'petlbench[slurm]'")
+    if "timeout_min" not in resources:
+        raise UsageError(
+            "--backend slurm: say after how many minutes a job may be ended, as in "
+            "--resource timeout_min=240; it must be enough for one run."
+        )
+    length = resources.get("runs_per_job", 1)
+    if type(length) is not int or length < 1:
+        raise UsageError(
+            f"--resource runs_per_job={length}: it must be a whole number of at least 1."
+        )
+
+
+def run(
+    work: Work,
+    specs: Sequence[RunSpec],
+    store: Store,
+    machine: Machine,
+    resources: Mapping[str, Any],
+) -> Iterator[Outcome]:
+    from submitit.helpers import as_completed
+
+    executor = _executor(store, machine, resources)
+    length = resources.get("runs_per_job", -(-len(specs) // ARRAY))
+    alone = replace(machine, jobs=1)  # a job has its own processors or GPU
+    chunks = [
+        Chunk(work, tuple(specs[start : start + length]), store, alone)
+        for start in range(0, len(specs), length)
+    ]
+    jobs = executor.submit_array(chunks)
+    chunk_of = dict(zip((job.job_id for job in jobs), chunks, strict=True))
+    for job in as_completed(jobs, poll_frequency=POLL):
+        if job.exception() is None:
+            yield from job.result()
+            continue
+        for spec in chunk_of[job.job_id].specs:  # what the job left
+            if store.read(spec.key, machine.peek) is not None:
+                yield spec, "done", ""
+            else:
+                yield (
+                    spec,
+                    "failed",
+                    f"its job ended before it was recorded; see {job.paths.stderr}",
+                )
+
+
+def _executor(store: Store, machine: Machine, resources: Mapping[str, Any]) -> Any:
+    import submitit
+
+    given = {name: v for name, v in resources.items() if name not in ("runs_per_job", "cluster")}
+    folder = store.folder.absolute() / "jobs"
+    try:
+        executor = submitit.AutoExecutor(folder / "%j", resources.get("cluster", "slurm"))
+        parallel = {"name": "petlbench", "slurm_array_parallelism": machine.jobs}
+        executor.update_parameters(**parallel | given)
+    except (AssertionError, NameError, RuntimeError, ValueError) as error:
+        raise UsageError(f"--backend slurm: {error}") from error
+    return executor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The runs of one job, one after the other, each in a process that may die alone."""
+
+    work: Work
+    specs: tuple[RunSpec, ...]
+    store: Store
+    machine: Machine
+
+    def __call__(self) -> list[Outcome]:
+        return list(self._outcomes())
+
+    def checkpoint(self) -> Any:
+        """What submitit puts into the queue again: the same; what is recorded is not run again."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+        worker = _worker(self.machine.threads)
+        try:
+            for spec in self.specs:
+                try:
+                    yield worker.submit(self.work, spec, self.machine).result()
+                except TerminatedWorkerError:
+                    worker = _worker(self.machine.threads)
+                    yield self._died(spec)
+        finally:
+            worker.shutdown(kill_workers=True)  # also in the middle of a run, before a requeue
+
+    def _died(self, spec: RunSpec) -> Outcome:
+        from petlbench import experiment
+
+        message = "the process of this run died, for lack of memory or by a method's own doing"
+        record = experiment.died(spec, self.store, self.machine, message)
+        return spec, record["status"], record.get("error", {}).get("message", "")
+
+
+def _worker(threads: int) -> ProcessPoolExecutor:
+    from joblib.externals.loky import ProcessPoolExecutor
+
+    return ProcessPoolExecutor(
+        1, initializer=_ignore_signals, env={"OMP_NUM_THREADS": str(threads)}
+    )
+
+
+def _ignore_signals() -> None:
+    """SLURM's signals are the job's to handle: it requeues and ends its worker."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
