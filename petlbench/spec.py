@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -42,17 +43,26 @@ class RunSpec:
     @cached_property
     def key(self) -> str:
         """16 hex digits: the name of the run's record."""
-        return identify(self.as_dict())[0]
+        return self._identity[0]
 
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits, equal for runs whose numbers may be ranked against each other."""
-        return identify(self.as_dict())[1]
+        return self._identity[1]
 
     def as_dict(self) -> dict[str, Any]:
         """As stored in the record: without paths of this machine."""
-        values = asdict(self)
+        return copy.deepcopy(self._told())
+
+    @cached_property
+    def _identity(self) -> tuple[str, str]:
+        return identify(self._told())
+
+    def _told(self) -> dict[str, Any]:
+        """`as_dict` of what specs share: a plan has 100,000 of them."""
+        values = {field: getattr(self, field) for field in RunSpec.__dataclass_fields__}
         values["protocol"] = {"name": self.protocol, **values.pop("rules")}
+        values["method"] = dict(vars(self.method))
         values["backbone"] = {
             "name": self.backbone.name,
             "checkpoint": self.backbone.checkpoint,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,19 +46,32 @@ def lineage(base: Path, files: Sequence[Path]) -> str:
     "noah-jpeg": all are `images/<split>/<six digits>.jpg`, as NOAH's data/vtab-source/get_vtab1k.py
     writes them (JPEG at Pillow's defaults, whatever the source was); "unknown" otherwise.
     """
-    begin = len(str(base)) + 1
-    names = (str(file)[begin:] for file in files)
+    names = _names(files)
+    if not isinstance(files, Under):
+        names = (name.removeprefix(f"{base}{os.sep}") for name in names)
     return "noah-jpeg" if all(map(_NOAH.fullmatch, names)) else "unknown"
 
 
 def read(file: Path, base: Path, split: str, classes: int, expected: int = 0) -> Split:
     """The images of one list file; its paths are relative to `base`."""
+    try:
+        found = file.stat()
+        stamp = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    except OSError:
+        stamp = None
+    opened = _read(file, base, split, classes, stamp)
+    if expected and len(opened) != expected:
+        raise UsageError(f"{file} lists {len(opened)} images; {expected} are expected.")
+    return opened
+
+
+@functools.lru_cache(maxsize=8)
+def _read(file: Path, base: Path, split: str, classes: int, stamp: Any) -> Split:
+    """Remembered, since every seed of a plan asks for the same few lists in turn."""
     paths, labels = parse(file, base, classes)
-    if expected and len(paths) != expected:
-        raise UsageError(f"{file} lists {len(paths)} images; {expected} are expected.")
-    files = [base / path for path in paths]
     listing = "\n".join(f"{path} {label}" for path, label in zip(paths, labels, strict=True))
-    return of_files(split, files, labels, hashlib.sha256(listing.encode()).hexdigest())
+    members = hashlib.sha256(listing.encode()).hexdigest()
+    return of_files(split, Under(base, paths), labels, members)
 
 
 def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
@@ -91,6 +105,30 @@ def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
     return paths, labels
 
 
+class Under(Sequence[Path]):
+    """Files below a folder, each made when it is asked for: a plan needs none of 400,000."""
+
+    def __init__(self, base: Path, names: Sequence[str]) -> None:
+        self.base, self.names = base, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Under(self.base, self.names[index])
+        return self.base / self.names[index]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
+def _names(files: Sequence[Path]) -> Iterable[str]:
+    return files.names if isinstance(files, Under) else map(str, files)
+
+
 def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: str) -> Split:
     """A split of image files."""
     return Split(
@@ -99,9 +137,13 @@ def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: s
         members=members,
         version=lambda: _version(files),
         read=lambda index: _decode(files[index]),
-        describe={"layout": "lists", "formats": sorted({f.suffix.lower() for f in files})},
+        describe={"layout": "lists", "formats": sorted({_ending(n) for n in _names(files)})},
         files=files,
     )
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _version(files: Sequence[Path]) -> str:
