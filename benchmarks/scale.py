@@ -6,9 +6,10 @@
 published sizes (the images need not be there). The same number of runs in two ways: 3,040 runs with
 a search of 32 trials before each (trials serve all seeds, so 19,456 of them are made), and 97,280
 runs without (160 seeds). Each with an empty results folder; with all records there and never read
-before by this machine; and the same again. `claims`: 64 processes that share a results folder,
-each of which claims, "runs" and records whatever nobody else does; one in ten claims is
-released without a record, as by a process that dies. Counts runs done twice.
+before by this machine; and the same again. `claims`: 64 processes on one results folder of 3,040 runs,
+each of which claims, "runs" (a few milliseconds) and records what nobody else does. One run in
+fifty kills its process, and another process takes its place. Counts runs that two processes had at
+the same time, that were done twice, and that are missing in the end.
 
 With --folder everything stays there for another time; with --profile plans run under cProfile.
 """
@@ -21,7 +22,6 @@ import multiprocessing
 import os
 import pstats
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,7 +31,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from petlbench.store import Store
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import synthetic
+
 WORKERS = 64
+DEATHS = 0.02  # of claimed runs
 
 
 def requests(root: Path) -> dict[str, dict[str, Any]]:
@@ -77,7 +83,6 @@ def lists(root: Path) -> None:
 def fill(request: dict[str, Any], folder: Path) -> None:
     """The records that the whole sweep would leave."""
     from petlbench import plan, search
-    from petlbench.store import Store
 
     store = Store(folder)
     draws = random.Random(0)
@@ -168,6 +173,69 @@ def measure_plans(folder: Path, profile: bool) -> None:
             )
 
 
+def measure_claims(folder: Path) -> None:
+    """Processes die here without a word; the operating system lets go of their claims."""
+    found = synthetic.records(32, 19, 5)
+    store = Store(folder)
+    store.require_writable()
+    (folder / "running").mkdir()
+    begin = time.perf_counter()
+    fork = multiprocessing.get_context("fork")  # the records are there already
+    workers: dict[int, Any] = {}
+    deaths = started = 0
+    for number in range(WORKERS):
+        workers[number] = fork.Process(target=work, args=(store, found, number, started))
+        workers[number].start()
+        started += 1
+    while workers:
+        for number, worker in list(workers.items()):
+            worker.join(0.01)
+            if worker.exitcode is None:
+                continue
+            if worker.exitcode == 0:
+                del workers[number]
+                continue
+            deaths += 1
+            workers[number] = fork.Process(target=work, args=(store, found, number, started))
+            workers[number].start()
+            started += 1
+    seconds = time.perf_counter() - begin
+    lines = [line for file in folder.glob("*.log") for line in file.read_text().splitlines()]
+    finished = Counter(line.removeprefix("done ") for line in lines if line.startswith("done "))
+    twice = sum(count - 1 for count in finished.values())
+    missing = len({record["key"] for record in found} - {r["key"] for r in store.load()[0]})
+    print(
+        f"{len(found):,} runs by {WORKERS} processes, {deaths} of which died and were replaced: "
+        f"{seconds:.1f} s; {lines.count('together')} runs by two at the same time, {twice} done "
+        f"twice, {missing} missing"
+    )
+
+
+def work(store: Store, found: Sequence[dict[str, Any]], number: int, seed: int) -> None:
+    """What a worker does, with a sleep for a run: claim, look again, run, record."""
+    draws = random.Random(seed)
+    with (store.folder / f"{number}.log").open("a", buffering=1) as log:
+        left = list(found)
+        while left:
+            draws.shuffle(left)
+            for record in left:
+                with store.claim(record["key"], wait=False) as mine:
+                    if not mine or store.read(record["key"]):
+                        continue
+                    running = store.folder / "running" / record["key"]
+                    if running.exists() and running.read_text() != "dead":
+                        log.write("together\n")
+                    running.write_text(str(os.getpid()))
+                    time.sleep(draws.uniform(0, 0.01))
+                    if draws.random() < DEATHS:
+                        running.write_text("dead")
+                        os._exit(1)
+                    store.write(record)
+                    log.write(f"done {record['key']}\n")
+                    running.unlink()
+            left = [r for r in left if not (store.records / f"{r['key']}.json").exists()]
+
+
 def profiled(arguments: Sequence[str], lines: int = 45) -> None:
     with tempfile.NamedTemporaryFile() as file:
         program = [sys.executable, "-m", "cProfile", "-o", file.name, "-m", "petlbench", "plan"]
@@ -186,6 +254,8 @@ def main() -> None:
         os.environ["PETLBENCH_CACHE"] = str(folder / "cache")
         if "plan" in args.parts.split(","):
             measure_plans(folder, args.profile)
+        if "claims" in args.parts.split(","):
+            measure_claims(Path(scratch) / "claims")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import method, opened, presets, problems, protocol, search, settings, weights
+from petlbench import judged, method, opened, presets, problems, protocol, search, settings, weights
 from petlbench.errors import UsageError, unknown
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 KEEP = ("all", "predictions", "none")
 ATTENTION = ("auto", "explicit", "fused")
+TELLING = 20  # records of a method that tell its speed: of every task of VTAB-1K, one at least
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Plan:
     store: Store
     device: str
     data_root: str | None
-    done: list[Record]
+    done: list[RunSpec]  # whose records count
     sizes: dict[str, tuple[int, int]]  # task -> training and test images
     trials: dict[str, int]  # key -> trials to make before that run; they serve other seeds too
     trial_sizes: dict[str, tuple[int, int]]  # the same of a trial
@@ -186,8 +187,11 @@ class Plan:
         machine = self.machine
         rates = {} if fresh else speed.known(self.todo, machine)
         done: dict[str, list[Record]] = {}
-        for record in self.done:
-            done.setdefault(record["spec"]["method"]["label"], []).append(record)
+        for spec in self.done:
+            of_method = done.setdefault(spec.method.label, [])
+            if len(of_method) < TELLING and (record := self.store.read(spec.key)):
+                of_method.append(record)
+        done = {label: records for label, records in done.items() if records}
         rates |= {label: speed.from_records(found, self.sizes) for label, found in done.items()}
         if measure:
             unknown = [spec for spec in self.todo if spec.method.label not in rates]
@@ -197,7 +201,8 @@ class Plan:
         costs = [self.seconds(spec, rates[spec.method.label]) for spec in self.todo]
         starts = 1 if machine.jobs == 1 else 2  # of this process, and of its workers
         wall = speed.makespan(costs, machine.jobs) + starts * speed.startup()
-        source = [f"{len(self.done)} recorded runs"] if self.done else []
+        count = sum(map(len, done.values()))
+        source = [f"{count} recorded runs"] if count else []
         if any(spec.method.label not in done for spec in self.todo):
             source.append("speeds measured on this machine")
         return wall, " and ".join(source)
@@ -306,9 +311,13 @@ def make(request: Request, sketch: bool = False) -> Plan:
     ]
     _require(specs, shape)
     store = Store(request.folder)
-    opened.refuse_other(store, specs)
-    done = {spec.key: store.read(spec.key, request.report_peek) for spec in specs}
-    todo = [spec for spec in specs if done[spec.key] is None]
+    recorded = judged.look(store.records)
+    opened.refuse_other(store, specs, recorded | judged.look(store.failed))
+    done, todo = [], []
+    for spec in specs:
+        found = recorded.get(spec.key)
+        counts = found and found.done and (found.peek or not request.report_peek)
+        (done if counts else todo).append(spec)
     return Plan(
         request=request,
         specs=specs,
@@ -318,7 +327,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
         device=device,
         data_root=str(root.resolve()) if root else None,
         notes=[*opened.subsets(tasks, sizes, rules), *_searches(specs)],
-        done=[record for record in done.values() if record],
+        done=done,
         sizes=sizes,
         trials=_trials(todo, store),
         trial_sizes=trial_sizes,

@@ -20,6 +20,7 @@ from petlbench.errors import RunError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_LABEL = re.compile(r"-?[0-9]{1,9}")
 _NOAH = re.compile(r"images/(train800|val200|train800val200|test)/[0-9]{6}\.jpg")
 
 
@@ -88,16 +89,19 @@ def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
         raise UsageError(f"{file} cannot be read as a list of images: {error}") from error
     paths, labels = [], []
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        line = line.strip()
+        if not line:
             continue
-        path, _, label = line.strip().rpartition(" ")
-        where = f"{file}, line {number}: {line.strip()[:80]!r}"
-        if not path or not re.fullmatch(r"-?[0-9]{1,9}", label):
-            raise UsageError(f"{where} is not 'relative/path label'.")
-        if not 0 <= int(label) < classes:
-            raise UsageError(f"{where}: the label must be in 0..{classes - 1}.")
-        if os.path.isabs(path) or (".." in path and ".." in Path(path).parts):
-            raise UsageError(f"{where}: the path must stay inside {base}.")
+        path, _, label = line.rpartition(" ")
+        wrong = ""
+        if not path or not _LABEL.fullmatch(label):
+            wrong = " is not 'relative/path label'."
+        elif not 0 <= int(label) < classes:
+            wrong = f": the label must be in 0..{classes - 1}."
+        elif os.path.isabs(path) or (".." in path and ".." in Path(path).parts):
+            wrong = f": the path must stay inside {base}."
+        if wrong:
+            raise UsageError(f"{file}, line {number}: {line[:80]!r}{wrong}")
         paths.append(path)
         labels.append(int(label))
     if not paths:
