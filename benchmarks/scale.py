@@ -1,15 +1,16 @@
 """What a sweep of 32 methods x 19 tasks x 5 seeds x 32 trials (97,280 runs) asks of one machine.
 
-    python benchmarks/scale.py [--parts plan,claims] [--folder DIR] [--profile]
+    python benchmarks/scale.py [--parts plan,resume,claims] [--folder DIR] [--profile]
 
 `plan`: seconds and peak memory of `petlbench plan` as a user starts it, on VTAB-1K's lists at their
 published sizes (the images need not be there). The same number of runs in two ways: 3,040 runs with
 a search of 32 trials before each (trials serve all seeds, so 19,456 of them are made), and 97,280
 runs without (160 seeds). Each with an empty results folder; with all records there and never read
-before by this machine; and the same again. `claims`: 64 processes on one results folder of 3,040 runs,
-each of which claims, "runs" (a few milliseconds) and records what nobody else does. One run in
-fifty kills its process, and another process takes its place. Counts runs that two processes had at
-the same time, that were done twice, and that are missing in the end.
+before by this machine; and the same again. `resume`: the part of it that finds out what is done,
+over those 97,280 records. `claims`: 64 processes on one results folder of 3,040 runs, each of which
+claims, "runs" (a few milliseconds) and records what nobody else does. One run in fifty kills its
+process, and another process takes its place. Counts runs that two processes had at the same time,
+that were done twice, and that are missing in the end.
 
 With --folder everything stays there for another time; with --profile plans run under cProfile.
 """
@@ -22,6 +23,7 @@ import multiprocessing
 import os
 import pstats
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -173,6 +175,22 @@ def measure_plans(folder: Path, profile: bool) -> None:
             )
 
 
+def measure_resume(folder: Path) -> None:
+    """In a process for each time, with and without what is remembered of the records."""
+    if not (folder / "runs").exists():
+        lists(folder / "data")
+        fill(requests(folder / "data")["runs"], folder / "runs")
+    shutil.rmtree(folder / "cache" / "judged", ignore_errors=True)
+    script = (
+        "import sys, time, pathlib; from petlbench import judged; from petlbench.data import cache;"
+        "begin = time.perf_counter(); found = judged.look(pathlib.Path(sys.argv[1]));"
+        "print(f'{len(found):,} records: {time.perf_counter() - begin:.2f} s')"
+    )
+    for what in ("never read", "again"):
+        told = measured([sys.executable, "-c", script, str(folder / "runs" / "records")])[-1]
+        print(f"resume check, {what}: {told}", end="", flush=True)
+
+
 def measure_claims(folder: Path) -> None:
     """Processes die here without a word; the operating system lets go of their claims."""
     found = synthetic.records(32, 19, 5)
@@ -245,7 +263,7 @@ def profiled(arguments: Sequence[str], lines: int = 45) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", default="plan,claims")
+    parser.add_argument("--parts", default="plan,resume,claims")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--profile", action="store_true")
     args = parser.parse_args()
@@ -254,6 +272,8 @@ def main() -> None:
         os.environ["PETLBENCH_CACHE"] = str(folder / "cache")
         if "plan" in args.parts.split(","):
             measure_plans(folder, args.profile)
+        if "resume" in args.parts.split(","):
+            measure_resume(folder)
         if "claims" in args.parts.split(","):
             measure_claims(Path(scratch) / "claims")
 

@@ -87,24 +87,37 @@ def identify(spec: Mapping[str, Any]) -> tuple[str, str]:
     """
     method, search = spec["method"], spec.get("search")
     rules = {name: value for name, value in spec["protocol"].items() if name != "name"}
-    comparison = {
-        "suite": spec["suite"],
-        "backbone": [spec["backbone"]["name"], spec["backbone"]["checkpoint"]],
-        "rules": protocol.said(rules),
-        **({"lineage": spec["lineage"]} if spec.get("lineage") else {}),
-        **({"search": [search["trials"], search["sampler"]]} if search else {}),
-    }
+    comparison = _texts(
+        {
+            "suite": spec["suite"],
+            "backbone": [spec["backbone"]["name"], spec["backbone"]["checkpoint"]],
+            "rules": protocol.said(rules),
+            **({"lineage": spec["lineage"]} if spec.get("lineage") else {}),
+            **({"search": [search["trials"], search["sampler"]]} if search else {}),
+        }
+    )
     preset = [method["preset"]["name"]] if method.get("preset") else []
-    run = comparison | {
-        "task": spec["task"],
-        "seed": spec["seed"],
-        "method": [method["name"], method["source"], method["config"], *preset],
-        "members": spec["members"],
-        **({"space": search["space"]} if search else {}),
-    }
+    run = comparison | _texts(
+        {
+            "task": spec["task"],
+            "seed": spec["seed"],
+            "method": [method["name"], method["source"], method["config"], *preset],
+            "members": spec["members"],
+            **({"space": search["space"]} if search else {}),
+        }
+    )
     return _hash(run, 16), _hash(comparison, 12)
 
 
-def _hash(value: Any, digits: int) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as JSON, so that what two hashes share is written once."""
+    return {name: _encode(value) for name, value in values.items()}
+
+
+def _hash(texts: Mapping[str, str], digits: int) -> str:
+    """Of the JSON object with these values, its names in order."""
+    text = "{" + ",".join(f'"{name}":{texts[name]}' for name in sorted(texts)) + "}"
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

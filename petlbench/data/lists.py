@@ -141,13 +141,14 @@ def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: s
         members=members,
         version=lambda: _version(files),
         read=lambda index: _decode(files[index]),
-        describe={"layout": "lists", "formats": sorted({_ending(n) for n in _names(files)})},
+        describe={"layout": "lists", "formats": _formats(_names(files))},
         files=files,
     )
 
 
-def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+def _formats(names: Iterable[str]) -> list[str]:
+    tails = {name[name.rfind(".") :] for name in names}  # few, and so quickly split
+    return sorted({os.path.splitext(f"_{tail}")[1].lower() for tail in tails})
 
 
 def _version(files: Sequence[Path]) -> str:
