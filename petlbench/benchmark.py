@@ -8,6 +8,7 @@ import torch
 
 from petlbench import speed
 from petlbench.plan import Plan
+from petlbench.progress import duration as duration
 
 COLUMNS = (
     "method",
@@ -121,12 +122,6 @@ def manner(plan: Plan) -> str:
 
 def count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _three(value: float) -> str:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petlbench.home import cache_folder
 from petlbench.store import read_file, write_text
 
 SETTLED = 2.0  # seconds
@@ -102,8 +103,6 @@ def _recall(file: Path) -> dict[str, Any]:
 
 
 def _file(folder: Path) -> Path:
-    from petlbench.data.cache import cache_folder
-
     name = hashlib.sha256(f"{_rules()}\n{folder.absolute()}".encode()).hexdigest()[:24]
     return cache_folder() / "judged" / f"{name}.json"
 

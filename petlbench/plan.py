@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,6 +173,26 @@ class Plan:
             cost += trials * rate.run(training, spec.rules["epochs"], test)
         return cost
 
+    def seconds_left(self, todo: Sequence[RunSpec]) -> float | None:
+        """What these runs cost in sum, as the recorded others tell; None where they do not."""
+        from petlbench import speed
+
+        keys = {spec.key for spec in todo}
+        telling = self._telling(spec for spec in self.specs if spec.key not in keys)
+        rates = {label: speed.from_records(r, self.sizes) for label, r in telling.items()}
+        if any(spec.method.label not in rates for spec in todo):
+            return None
+        return sum(self.seconds(spec, rates[spec.method.label]) for spec in todo)
+
+    def _telling(self, done: Iterable[RunSpec]) -> dict[str, list[Record]]:
+        """Method label -> some records, which tell its speed."""
+        found: dict[str, list[Record]] = {}
+        for spec in done:
+            of_method = found.setdefault(spec.method.label, [])
+            if len(of_method) < TELLING and (record := self.store.read(spec.key)):
+                of_method.append(record)
+        return {label: records for label, records in found.items() if records}
+
     def wall_seconds(self, measure: bool = False, fresh: bool = False) -> tuple[float | None, str]:
         """Estimated time of what is to do, start-up included, and what the estimate rests on.
 
@@ -186,12 +206,7 @@ class Plan:
 
         machine = self.machine
         rates = {} if fresh else speed.known(self.todo, machine)
-        done: dict[str, list[Record]] = {}
-        for spec in self.done:
-            of_method = done.setdefault(spec.method.label, [])
-            if len(of_method) < TELLING and (record := self.store.read(spec.key)):
-                of_method.append(record)
-        done = {label: records for label, records in done.items() if records}
+        done = self._telling(self.done)
         rates |= {label: speed.from_records(found, self.sizes) for label, found in done.items()}
         if measure:
             unknown = [spec for spec in self.todo if spec.method.label not in rates]
