@@ -182,9 +182,11 @@ def measure_resume(folder: Path) -> None:
         fill(requests(folder / "data")["runs"], folder / "runs")
     shutil.rmtree(folder / "cache" / "judged", ignore_errors=True)
     script = (
-        "import sys, time, pathlib; from petlbench import judged; from petlbench.data import cache;"
-        "begin = time.perf_counter(); found = judged.look(pathlib.Path(sys.argv[1]));"
-        "print(f'{len(found):,} records: {time.perf_counter() - begin:.2f} s')"
+        "import sys, time, pathlib; from petlbench import judged;"
+        "begin, busy = time.perf_counter(), time.process_time();"
+        "found = judged.look(pathlib.Path(sys.argv[1]));"
+        "print(f'{len(found):,} records: {time.perf_counter() - begin:.2f} s, '"
+        "f'{time.process_time() - busy:.2f} s of processor')"
     )
     for what in ("never read", "again"):
         told = measured([sys.executable, "-c", script, str(folder / "runs" / "records")])[-1]

@@ -328,7 +328,8 @@ def make(request: Request, sketch: bool = False) -> Plan:
     store = Store(request.folder)
     recorded = judged.look(store.records)
     opened.refuse_other(store, specs, recorded | judged.look(store.failed))
-    done, todo = [], []
+    done: list[RunSpec] = []
+    todo: list[RunSpec] = []
     for spec in specs:
         found = recorded.get(spec.key)
         counts = found and found.done and (found.peek or not request.report_peek)
@@ -337,7 +338,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
         request=request,
         specs=specs,
         todo=todo,
-        failed=sum((store.failed / f"{spec.key}.json").exists() for spec in todo),
+        failed=len({file.stem for file in store.failed.glob("*.json")} & {s.key for s in todo}),
         store=store,
         device=device,
         data_root=str(root.resolve()) if root else None,

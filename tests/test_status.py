@@ -43,8 +43,10 @@ def fail(store: Store, record: dict[str, Any], message: str) -> None:
 
 def start(store: Store, key: str, host: str = "", process: int = 0, since: float = 0.0) -> Path:
     store.claims.mkdir(exist_ok=True)
-    told = ["lora on cifar, seed 2", "epoch 3/12 loss 1.2"]
-    told += [host or platform.node(), process or os.getpid(), since or time.time()]
+    told = [
+        *("lora on cifar, seed 2", "epoch 3/12 loss 1.2"),
+        *(host or platform.node(), process or os.getpid(), since or time.time()),
+    ]
     file = store.claims / f"{key}.progress"
     file.write_text(f"lora on cifar, seed 2: epoch 3/12 loss 1.2\n{json.dumps(told)}\n")
     return file

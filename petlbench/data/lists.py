@@ -47,10 +47,9 @@ def lineage(base: Path, files: Sequence[Path]) -> str:
     "noah-jpeg": all are `images/<split>/<six digits>.jpg`, as NOAH's data/vtab-source/get_vtab1k.py
     writes them (JPEG at Pillow's defaults, whatever the source was); "unknown" otherwise.
     """
-    names = _names(files)
-    if not isinstance(files, Under):
-        names = (name.removeprefix(f"{base}{os.sep}") for name in names)
-    return "noah-jpeg" if all(map(_NOAH.fullmatch, names)) else "unknown"
+    if isinstance(files, Under):
+        return files.lineage
+    return Under(base, [str(file).removeprefix(f"{base}{os.sep}") for file in files]).lineage
 
 
 def read(file: Path, base: Path, split: str, classes: int, expected: int = 0) -> Split:
@@ -114,6 +113,11 @@ class Under(Sequence[Path]):
 
     def __init__(self, base: Path, names: Sequence[str]) -> None:
         self.base, self.names = base, names
+
+    @functools.cached_property
+    def lineage(self) -> str:
+        """See the function of that name."""
+        return "noah-jpeg" if all(map(_NOAH.fullmatch, self.names)) else "unknown"
 
     def __len__(self) -> int:
         return len(self.names)
