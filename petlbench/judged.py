@@ -1,6 +1,6 @@
 """Which records of a folder were read and found good, so that a plan opens only what is new.
 
-Reading and judging 100,000 records takes a quarter of a minute, asking whether they changed half a
+Reading and judging 100,000 records takes a third of a minute, asking whether they changed a
 second. What was found is remembered in the user's cache, for files that have the same size, inode
 and times (ctime, which nobody can set) as when they were read. As in git's index, a file that was
 written within the last seconds is read again the next time, since its times could stay the same.
