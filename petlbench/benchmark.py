@@ -8,6 +8,7 @@ import torch
 
 from petlbench import speed
 from petlbench.plan import Plan
+from petlbench.progress import duration as duration
 from petlbench.wording import count
 
 COLUMNS = (
@@ -118,12 +119,6 @@ def manner(plan: Plan) -> str:
             f"{count(machine.threads, 'thread')} each",
         ]
     )
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _three(value: float) -> str:

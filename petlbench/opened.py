@@ -13,6 +13,7 @@ from typing import Any
 from petlbench import search
 from petlbench.data.split import Split
 from petlbench.errors import UsageError
+from petlbench.judged import Good
 from petlbench.spec import RunSpec
 from petlbench.store import Store
 from petlbench.task import Suite, Task, class_names
@@ -119,17 +120,16 @@ def _refuse_shared(task: Task, training: Split, tests: Sequence[Split]) -> None:
             )
 
 
-def refuse_other(store: Store, specs: Sequence[RunSpec]) -> None:
+def refuse_other(store: Store, specs: Sequence[RunSpec], recorded: Mapping[str, Good]) -> None:
     """Whose lists changed since they were recorded under the same fingerprint, before training."""
     planned = {(spec.fingerprint, spec.task, spec.seed): spec for spec in specs}
-    for record in store.load()[0]:
-        told = record["spec"]
-        spec = planned.get((record["fingerprint"], told["task"], told["seed"]))
-        if spec and any(spec.members.get(n, m) != m for n, m in told["members"].items()):
+    for key, told in recorded.items():
+        spec = planned.get((told.fingerprint, told.task, told.seed))
+        if spec and any(spec.members.get(n, m) != m for n, m in told.members.items()):
             raise UsageError(
-                f"the images of {spec.task}, or the lists of them, are not those of run "
-                f"{record['key']} in {store.folder}; numbers on different data do not go into one "
-                "comparison. Give another folder (--results DIR), or move the old records away."
+                f"the images of {spec.task}, or the lists of them, are not those of run {key} in "
+                f"{store.folder}; numbers on different data do not go into one comparison. Give "
+                "another folder (--results DIR), or move the old records away."
             )
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench import (
     backends,
+    judged,
     method,
     opened,
     presets,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda", "mps")
 KEEP = ("all", "predictions", "none")
 ATTENTION = ("auto", "explicit", "fused")
+TELLING = 20  # records of a method that tell its speed: of every task of VTAB-1K, one at least
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ class Plan:
     store: Store
     device: str
     data_root: str | None
-    done: list[Record]
+    done: list[RunSpec]  # whose records count
     sizes: dict[str, tuple[int, int]]  # task -> training and test images
     trials: dict[str, int]  # key -> trials to make before that run; they serve other seeds too
     trial_sizes: dict[str, tuple[int, int]]  # the same of a trial
@@ -206,6 +208,26 @@ class Plan:
             cost += trials * rate.run(training, spec.rules["epochs"], test)
         return cost
 
+    def seconds_left(self, todo: Sequence[RunSpec]) -> float | None:
+        """What these runs cost in sum, as the recorded others tell; None where they do not."""
+        from petlbench import speed
+
+        keys = {spec.key for spec in todo}
+        telling = self._telling(spec for spec in self.specs if spec.key not in keys)
+        rates = {label: speed.from_records(r, self.sizes) for label, r in telling.items()}
+        if any(spec.method.label not in rates for spec in todo):
+            return None
+        return sum(self.seconds(spec, rates[spec.method.label]) for spec in todo)
+
+    def _telling(self, done: Iterable[RunSpec]) -> dict[str, list[Record]]:
+        """Method label -> some records, which tell its speed."""
+        found: dict[str, list[Record]] = {}
+        for spec in done:
+            of_method = found.setdefault(spec.method.label, [])
+            if len(of_method) < TELLING and (record := self.store.read(spec.key)):
+                of_method.append(record)
+        return {label: records for label, records in found.items() if records}
+
     def wall_seconds(self, measure: bool = False, fresh: bool = False) -> tuple[float | None, str]:
         """Estimated time of what is to do, start-up included, and what the estimate rests on.
 
@@ -219,9 +241,7 @@ class Plan:
 
         machine = self.machine
         rates = {} if fresh or self.request.elsewhere else speed.known(self.todo, machine)
-        done: dict[str, list[Record]] = {}
-        for record in self.done:
-            done.setdefault(record["spec"]["method"]["label"], []).append(record)
+        done = self._telling(self.done)
         rates |= {label: speed.from_records(found, self.sizes) for label, found in done.items()}
         if measure and not self.request.elsewhere:
             unknown = [spec for spec in self.todo if spec.method.label not in rates]
@@ -231,7 +251,8 @@ class Plan:
         costs = [self.seconds(spec, rates[spec.method.label]) for spec in self.todo]
         starts = 1 if machine.jobs == 1 else 2  # of this process, and of its workers
         wall = speed.makespan(costs, machine.jobs) + starts * speed.startup()
-        source = [f"{len(self.done)} recorded runs"] if self.done else []
+        count = sum(map(len, done.values()))
+        source = [f"{count} recorded runs"] if count else []
         if any(spec.method.label not in done for spec in self.todo):
             source.append("speeds measured on this machine")
         return wall, " and ".join(source)
@@ -351,19 +372,24 @@ def make(request: Request, sketch: bool = False) -> Plan:
     ]
     _require(specs, shape)
     store = Store(request.folder)
-    opened.refuse_other(store, specs)
-    done = {spec.key: store.read(spec.key, request.report_peek) for spec in specs}
-    todo = [spec for spec in specs if done[spec.key] is None]
+    recorded = judged.look(store.records)
+    opened.refuse_other(store, specs, recorded | judged.look(store.failed))
+    done: list[RunSpec] = []
+    todo: list[RunSpec] = []
+    for spec in specs:
+        found = recorded.get(spec.key)
+        counts = found and found.done and (found.peek or not request.report_peek)
+        (done if counts else todo).append(spec)
     return Plan(
         request=request,
         specs=specs,
         todo=todo,
-        failed=sum((store.failed / f"{spec.key}.json").exists() for spec in todo),
+        failed=len({file.stem for file in store.failed.glob("*.json")} & {s.key for s in todo}),
         store=store,
         device=device,
         data_root=str(root.resolve()) if root else None,
         notes=[*opened.subsets(tasks, sizes, rules), *_searches(specs)],
-        done=[record for record in done.values() if record],
+        done=done,
         sizes=sizes,
         trials=_trials(todo, store),
         trial_sizes=trial_sizes,

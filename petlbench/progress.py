@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import platform
 import sys
 import threading
 import time
@@ -19,21 +21,28 @@ INTERVAL = 0.25  # seconds
 
 
 class Reporter:
-    """Called by the process that runs; writes at most one line per interval."""
+    """Called by the process that runs; writes at most once per interval.
+
+    The file's first line is for a person, the second tells (as JSON) who runs what since when.
+    """
 
     def __init__(self, file: Path, label: str) -> None:
         self.file, self.label, self.last = file, label, 0.0
+        self.since = time.time()
 
     def __call__(self, message: str) -> None:
         now = time.monotonic()
         if now - self.last >= INTERVAL:
             self.last = now
-            self._write(f"{self.label}: {message}")
+            told = [self.label, message, platform.node(), os.getpid(), self.since]
+            self._write(f"{self.label}: {message}\n{json.dumps(told)}\n")
 
-    def _write(self, line: str) -> None:
+    def _write(self, text: str) -> None:
         # a full disk is reported where results are written, not by the progress line
         with contextlib.suppress(OSError):
-            self.file.write_text(line, encoding="utf-8")
+            new = self.file.with_suffix(".writing")
+            new.write_text(text, encoding="utf-8")
+            new.replace(self.file)  # whoever reads it finds all or nothing of it
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -109,6 +118,24 @@ class Display:
             self.progress.remove_task(task)
 
 
+def parse(text: str) -> tuple[str, str, str, int, float]:
+    """(label, message, host, process id, seconds since the epoch at the start) in a file's text.
+
+    Raises ValueError where it is not that.
+    """
+    told = json.loads(text.partition("\n")[2])
+    kinds = [type(value) for value in told] if isinstance(told, list) else None
+    if kinds != [str, str, str, int, float]:
+        raise ValueError("not the progress of a run")
+    return (*told,)
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def _read(folder: Path, since: float) -> dict[str, tuple[str, int, int]]:
     """File name -> (text, done, total) of the runs in flight ("epoch 3/12" gives 3 and 12)."""
     lines = {}
@@ -118,7 +145,7 @@ def _read(folder: Path, since: float) -> dict[str, tuple[str, int, int]]:
         try:
             if entry.stat().st_mtime < since - 1:
                 continue  # left behind by a process that was killed
-            text = Path(entry.path).read_text(encoding="utf-8")
+            text = Path(entry.path).read_text(encoding="utf-8").partition("\n")[0]
         except (OSError, UnicodeDecodeError):
             continue
         fraction = next((word for word in text.split() if "/" in word), "0/1")

@@ -8,6 +8,7 @@ a run is specified, and the resolved values are what is hashed into the fingerpr
 from __future__ import annotations
 
 import dataclasses
+import functools
 import tomllib
 from dataclasses import dataclass
 from importlib import resources
@@ -115,6 +116,7 @@ class Protocol:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
 
+@functools.cache
 def neutral() -> dict[str, Any]:
     """Rules that change nothing, with the values that change nothing."""
     return {name: getattr(Protocol, name) for name in NEUTRAL}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -42,17 +43,26 @@ class RunSpec:
     @cached_property
     def key(self) -> str:
         """16 hex digits: the name of the run's record."""
-        return identify(self.as_dict())[0]
+        return self._identity[0]
 
     @cached_property
     def fingerprint(self) -> str:
         """12 hex digits, equal for runs whose numbers may be ranked against each other."""
-        return identify(self.as_dict())[1]
+        return self._identity[1]
 
     def as_dict(self) -> dict[str, Any]:
         """As stored in the record: without paths of this machine."""
-        values = asdict(self)
+        return copy.deepcopy(self._told())
+
+    @cached_property
+    def _identity(self) -> tuple[str, str]:
+        return identify(self._told())
+
+    def _told(self) -> dict[str, Any]:
+        """`as_dict` of what specs share: a plan has 100,000 of them."""
+        values = {field: getattr(self, field) for field in RunSpec.__dataclass_fields__}
         values["protocol"] = {"name": self.protocol, **values.pop("rules")}
+        values["method"] = dict(vars(self.method))
         values["backbone"] = {
             "name": self.backbone.name,
             "checkpoint": self.backbone.checkpoint,
@@ -77,24 +87,37 @@ def identify(spec: Mapping[str, Any]) -> tuple[str, str]:
     """
     method, search = spec["method"], spec.get("search")
     rules = {name: value for name, value in spec["protocol"].items() if name != "name"}
-    comparison = {
-        "suite": spec["suite"],
-        "backbone": [spec["backbone"]["name"], spec["backbone"]["checkpoint"]],
-        "rules": protocol.said(rules),
-        **({"lineage": spec["lineage"]} if spec.get("lineage") else {}),
-        **({"search": [search["trials"], search["sampler"]]} if search else {}),
-    }
+    comparison = _texts(
+        {
+            "suite": spec["suite"],
+            "backbone": [spec["backbone"]["name"], spec["backbone"]["checkpoint"]],
+            "rules": protocol.said(rules),
+            **({"lineage": spec["lineage"]} if spec.get("lineage") else {}),
+            **({"search": [search["trials"], search["sampler"]]} if search else {}),
+        }
+    )
     preset = [method["preset"]["name"]] if method.get("preset") else []
-    run = comparison | {
-        "task": spec["task"],
-        "seed": spec["seed"],
-        "method": [method["name"], method["source"], method["config"], *preset],
-        "members": spec["members"],
-        **({"space": search["space"]} if search else {}),
-    }
+    run = comparison | _texts(
+        {
+            "task": spec["task"],
+            "seed": spec["seed"],
+            "method": [method["name"], method["source"], method["config"], *preset],
+            "members": spec["members"],
+            **({"space": search["space"]} if search else {}),
+        }
+    )
     return _hash(run, 16), _hash(comparison, 12)
 
 
-def _hash(value: Any, digits: int) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    """Each value as JSON, so that what two hashes share is written once."""
+    return {name: _encode(value) for name, value in values.items()}
+
+
+def _hash(texts: Mapping[str, str], digits: int) -> str:
+    """Of the JSON object with these values, its names in order."""
+    text = "{" + ",".join(f'"{name}":{texts[name]}' for name in sorted(texts)) + "}"
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

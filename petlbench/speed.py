@@ -177,7 +177,8 @@ def runs_per_gpu(spec: RunSpec, compiled: bool = False) -> int:
 
 def known(specs: Iterable[RunSpec], machine: Machine) -> dict[str, Speed]:
     """Method label -> its speed with `machine.jobs` runs side by side, as far as remembered."""
-    answers = {s.method.label: recall(_question(s, machine)) for s in specs}
+    one = {s.method.label: s for s in specs}
+    answers = {label: recall(_question(spec, machine)) for label, spec in one.items()}
     return {label: Speed(**answer) for label, answer in answers.items() if answer}
 
 

@@ -101,7 +101,8 @@ def test_what_is_recorded_is_not_to_do(small: dict[str, Any]) -> None:
     made = plan.make(Request(**small | {"seeds": 2}))
     assert len(made.done) == len(made.todo) == 1
     seconds, source = made.wall_seconds()
-    record = made.done[0]
+    record = made.store.read(made.done[0].key)
+    assert record is not None
     spent = sum(record[f"{part}_seconds"] for part in ("setup", "train", "test"))
     assert seconds == pytest.approx(spent + speed.startup())  # remembered
     assert source == "1 recorded runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from petlbench.progress import Display, Reporter
 def test_a_reporter_writes_and_removes_its_line(tmp_path: Path) -> None:
     reporter = Reporter(tmp_path / "a.progress", "lora on cifar, seed 0")
     reporter("epoch 1/12 loss 2.0")
-    assert reporter.file.read_text() == "lora on cifar, seed 0: epoch 1/12 loss 2.0"
+    label, message, host, process, since = progress.parse(reporter.file.read_text())
+    assert (label, message) == ("lora on cifar, seed 0", "epoch 1/12 loss 2.0")
+    assert (host, process) == (platform.node(), os.getpid())
+    assert 0 <= time.time() - since < 60
     assert progress._read(tmp_path, 0) == {
         "a.progress": ("lora on cifar, seed 0: epoch 1/12 loss 2.0", 1, 12)
     }
@@ -32,10 +36,10 @@ def test_it_writes_at_most_once_per_interval(
     reporter = Reporter(tmp_path / "a.progress", "run")
     reporter("epoch 1/9")
     reporter("epoch 2/9")
-    assert reporter.file.read_text() == "run: epoch 1/9"
+    assert progress.parse(reporter.file.read_text())[1] == "epoch 1/9"
     now[0] += progress.INTERVAL
     reporter("epoch 3/9")
-    assert reporter.file.read_text() == "run: epoch 3/9"
+    assert progress.parse(reporter.file.read_text())[1] == "epoch 3/9"
 
 
 def test_a_full_disk_does_not_stop_the_run(tmp_path: Path) -> None:

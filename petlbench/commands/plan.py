@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections import Counter
 
 from petlbench.commands import _resolve
 from petlbench.commands import _shared as shared
@@ -46,15 +47,15 @@ def _show(options: argparse.Namespace) -> None:
 
     plan = shared.make_plan(options)
     shared.print_plan(plan, measure=True, fresh=options.fresh)
-    todo = {spec.key for spec in plan.todo}
+    every, todo = (
+        Counter((spec.method.label, spec.task) for spec in specs)
+        for specs in (plan.specs, plan.todo)
+    )
     tasks = list(dict.fromkeys(spec.task for spec in plan.specs))
     table = Table(title="runs done / all", title_justify="left")
     for column in ("method", *tasks):
         table.add_column(column)
     for label in dict.fromkeys(spec.method.label for spec in plan.specs):
-        cells = []
-        for task in tasks:
-            keys = [s.key for s in plan.specs if s.method.label == label and s.task == task]
-            cells.append(f"{sum(key not in todo for key in keys)} / {len(keys)}")
-        table.add_row(escape(label), *cells)
+        runs = [(label, task) for task in tasks]
+        table.add_row(escape(label), *(f"{every[r] - todo[r]} / {every[r]}" for r in runs))
     shared.console().print(table)

@@ -27,6 +27,7 @@ from petlbench import protocol
 from petlbench.data import ahead
 from petlbench.data.split import Split
 from petlbench.errors import UsageError
+from petlbench.home import cache_folder as cache_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -107,11 +108,6 @@ def overlap(train: Images, test: Images) -> NDArray[np.int64]:
     known = set(train.digests.tolist())
     same = [index for index, digest in enumerate(test.digests.tolist()) if digest in known]
     return np.array(same, dtype=np.int64)
-
-
-def cache_folder() -> Path:
-    folder = os.environ.get("PETLBENCH_CACHE") or "~/.cache/petlbench"
-    return Path(folder).expanduser()
 
 
 def require_writable() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from petlbench.errors import RunError, UsageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_LABEL = re.compile(r"-?[0-9]{1,9}")
 _NOAH = re.compile(r"images/(train800|val200|train800val200|test)/[0-9]{6}\.jpg")
 
 
@@ -45,19 +47,31 @@ def lineage(base: Path, files: Sequence[Path]) -> str:
     "noah-jpeg": all are `images/<split>/<six digits>.jpg`, as NOAH's data/vtab-source/get_vtab1k.py
     writes them (JPEG at Pillow's defaults, whatever the source was); "unknown" otherwise.
     """
-    begin = len(str(base)) + 1
-    names = (str(file)[begin:] for file in files)
-    return "noah-jpeg" if all(map(_NOAH.fullmatch, names)) else "unknown"
+    if isinstance(files, Under):
+        return files.lineage
+    return Under(base, [str(file).removeprefix(f"{base}{os.sep}") for file in files]).lineage
 
 
 def read(file: Path, base: Path, split: str, classes: int, expected: int = 0) -> Split:
     """The images of one list file; its paths are relative to `base`."""
+    try:
+        found = file.stat()
+        stamp = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    except OSError:
+        stamp = None
+    opened = _read(file, base, split, classes, stamp)
+    if expected and len(opened) != expected:
+        raise UsageError(f"{file} lists {len(opened)} images; {expected} are expected.")
+    return opened
+
+
+@functools.lru_cache(maxsize=8)
+def _read(file: Path, base: Path, split: str, classes: int, stamp: Any) -> Split:
+    """Remembered, since every seed of a plan asks for the same few lists in turn."""
     paths, labels = parse(file, base, classes)
-    if expected and len(paths) != expected:
-        raise UsageError(f"{file} lists {len(paths)} images; {expected} are expected.")
-    files = [base / path for path in paths]
     listing = "\n".join(f"{path} {label}" for path, label in zip(paths, labels, strict=True))
-    return of_files(split, files, labels, hashlib.sha256(listing.encode()).hexdigest())
+    members = hashlib.sha256(listing.encode()).hexdigest()
+    return of_files(split, Under(base, paths), labels, members)
 
 
 def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
@@ -74,21 +88,53 @@ def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
         raise UsageError(f"{file} cannot be read as a list of images: {error}") from error
     paths, labels = [], []
     for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+        line = line.strip()
+        if not line:
             continue
-        path, _, label = line.strip().rpartition(" ")
-        where = f"{file}, line {number}: {line.strip()[:80]!r}"
-        if not path or not re.fullmatch(r"-?[0-9]{1,9}", label):
-            raise UsageError(f"{where} is not 'relative/path label'.")
-        if not 0 <= int(label) < classes:
-            raise UsageError(f"{where}: the label must be in 0..{classes - 1}.")
-        if os.path.isabs(path) or (".." in path and ".." in Path(path).parts):
-            raise UsageError(f"{where}: the path must stay inside {base}.")
+        path, _, label = line.rpartition(" ")
+        wrong = ""
+        if not path or not _LABEL.fullmatch(label):
+            wrong = " is not 'relative/path label'."
+        elif not 0 <= int(label) < classes:
+            wrong = f": the label must be in 0..{classes - 1}."
+        elif os.path.isabs(path) or (".." in path and ".." in Path(path).parts):
+            wrong = f": the path must stay inside {base}."
+        if wrong:
+            raise UsageError(f"{file}, line {number}: {line[:80]!r}{wrong}")
         paths.append(path)
         labels.append(int(label))
     if not paths:
         raise UsageError(f"{file} lists no images.")
     return paths, labels
+
+
+class Under(Sequence[Path]):
+    """Files below a folder, each made when it is asked for: a plan needs none of 400,000."""
+
+    def __init__(self, base: Path, names: Sequence[str]) -> None:
+        self.base, self.names = base, names
+
+    @functools.cached_property
+    def lineage(self) -> str:
+        """See the function of that name."""
+        return "noah-jpeg" if all(map(_NOAH.fullmatch, self.names)) else "unknown"
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Under(self.base, self.names[index])
+        return self.base / self.names[index]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+
+def _names(files: Sequence[Path]) -> Iterable[str]:
+    return files.names if isinstance(files, Under) else map(str, files)
 
 
 def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: str) -> Split:
@@ -99,9 +145,14 @@ def of_files(name: str, files: Sequence[Path], labels: Sequence[int], members: s
         members=members,
         version=lambda: _version(files),
         read=lambda index: _decode(files[index]),
-        describe={"layout": "lists", "formats": sorted({f.suffix.lower() for f in files})},
+        describe={"layout": "lists", "formats": _formats(_names(files))},
         files=files,
     )
+
+
+def _formats(names: Iterable[str]) -> list[str]:
+    tails = {name[name.rfind(".") :] for name in names}  # few, and so quickly split
+    return sorted({os.path.splitext(f"_{tail}")[1].lower() for tail in tails})
 
 
 def _version(files: Sequence[Path]) -> str:

@@ -1,0 +1,101 @@
+"""What was judged once is remembered as long as the file stays as it was, and no longer."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from petlbench import judged, store
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two of them, written long ago as it seems."""
+    monkeypatch.setattr(judged, "SETTLED", -60.0)
+    return synthetic.write(tmp_path / "r", synthetic.records(1, 1, 2), keep=False) / "records"
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files that are read."""
+    names: list[str] = []
+
+    def read(file: Path) -> Any:
+        names.append(file.stem)
+        return store.read_file(file)
+
+    monkeypatch.setattr(judged, "read_file", read)
+    return names
+
+
+def test_a_record_is_opened_once(records: Path, opened: list[str]) -> None:
+    first = judged.look(records)
+    assert sorted(first) == sorted(opened) and len(opened) == 2
+    opened.clear()
+    assert judged.look(records) == first and opened == []
+    key, told = next(iter(first.items()))
+    spec = json.loads((records / f"{key}.json").read_text())["spec"]
+    assert (told.task, told.seed, told.members) == (spec["task"], spec["seed"], spec["members"])
+    assert told.done and not told.peek
+
+
+def test_what_is_new_is_opened(records: Path, opened: list[str]) -> None:
+    judged.look(records)
+    opened.clear()
+    further = synthetic.records(1, 1, 3)[2]
+    (records / f"{further['key']}.json").write_text(json.dumps(further))
+    assert len(judged.look(records)) == 3 and opened == [further["key"]]
+
+
+@pytest.mark.parametrize("change", ["truncated", "edited", "foreign"])
+def test_what_changed_is_judged_again(records: Path, change: str) -> None:
+    """Also where size and modification time stay as they were."""
+    key = sorted(judged.look(records))[0]
+    file, times = records / f"{key}.json", (records / f"{key}.json").stat()
+    text = file.read_text()
+    if change == "truncated":
+        text = text[:-1]
+    elif change == "edited":
+        text = text.replace('"seed": 0', '"seed": 7').replace('"seed": 1', '"seed": 8')
+    else:
+        text = " " * len(text)
+    file.write_text(text)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert file.stat().st_mtime_ns == times.st_mtime_ns
+    assert len(judged.look(records)) == 1 and key not in judged.look(records)
+
+
+def test_what_is_gone_is_not_there(records: Path) -> None:
+    key = sorted(judged.look(records))[0]
+    (records / f"{key}.json").unlink()
+    assert len(judged.look(records)) == 1
+    assert judged.look(records.parent / "failed") == {}
+
+
+def test_what_was_just_written_is_not_trusted(
+    records: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second change within the resolution of the clock would leave the times as they are."""
+    monkeypatch.setattr(judged, "SETTLED", 60.0)
+    judged.look(records)
+    judged.look(records)
+    assert len(opened) == 4 and not (judged._file(records).parent).exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"groups": 3, "files": []}', "\x00"])
+def test_a_broken_memory_costs_time_only(records: Path, opened: list[str], text: str) -> None:
+    first = judged.look(records)
+    judged._file(records).write_text(text)
+    opened.clear()
+    assert judged.look(records) == first and len(opened) == 2
+
+
+def test_another_version_judges_anew(records: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = judged._file(records)
+    monkeypatch.setattr(judged, "_rules", lambda: "of another version")
+    assert judged._file(records) != file
