@@ -22,7 +22,7 @@ from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError, unknown
 from petlbench.evaluate import logits
 from petlbench.experiment import Machine
-from petlbench.method import MethodSpec, installed
+from petlbench.method import MethodSpec, installed, is_path
 from petlbench.record import problem_of_spec
 from petlbench.results import folders
 from petlbench.spec import RunSpec
@@ -220,7 +220,8 @@ def _spec(
     stored = dict(values.pop("method"))
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]
     offered = ":" in reference or reference in installed()  # by a package, which has a source too
-    if stored["source"] and not method and not offered:
+    own = is_path(reference) or (stored["source"] and not offered)
+    if own and not method:  # what a record calls its method is no file that may be run
         raise UsageError(
             f"{reference} is a method of your own: say where its file is (--method FILE.py)."
         )

@@ -14,8 +14,9 @@ EXTENSION = ".md"
 _MARKUP = re.compile(
     r"[\\`*\[\]<~$]|(?<![^\W_])_|_(?![^\W_])"  # a backslash before each of these
     r"|&(?=#?\w+;)"  # of an entity
-    r"|^[#+>=-](?=[#+>= -]|$)|(?<=^\d)[.)](?= |$)"  # of a heading, a list, a quotation
+    r"|^>|^[#+=-](?=[#+= -]|$)"  # of a quotation, a heading, a list
 )
+_NUMBER = re.compile(r"^(\d{1,9})(?=[.)]( |$))")  # of a list
 
 
 def write(found: Sequence[Results]) -> str:
@@ -56,4 +57,5 @@ def escaped(text: str) -> str:
 
     A `|` is left to `line`. An underscore within a word is none of Markdown's signs.
     """
-    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    marked = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    return _NUMBER.sub(r"\1\\", marked)
