@@ -130,6 +130,7 @@ def archives() -> Cases:
         "empty.zip": (b"", corrupt),
         "empty.tar.xz": (b"", corrupt),
         "text.zip": (b"this is no archive", corrupt),
+        "nameless.zip": (zipped({"": b"1"}), corrupt),
         "zip-in-tar.tar.bz2": (zip_, corrupt),
         "data.rar": (zip_, "is no archive that can be read"),
         "nothing-in-it.zip": (zipped({}), "has no folder cifar"),

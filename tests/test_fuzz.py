@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -356,3 +358,29 @@ def test_predictions(content: bytes) -> None:
         with told():
             found = results.predictions(key, RECORDS[0]["spec"]["task"])
             assert found is not None and len(found["labels"]) == 20
+
+
+# -- guided by coverage ---------------------------------------------------------------------------
+
+SEEDS = {  # in the order of coverage_guided.READERS
+    "list": b"images/0.png 1\n",
+    "json-list": b'{"a.jpg": 1, "b.jpg": 2}',
+    "table": b"path,label\na.png,0\nb.png,1\n",
+    "manifest": json.dumps(MANIFEST).encode(),
+    "captions": json.dumps(CAPTIONS["x/dataset.json"]).encode(),
+    "record": json.dumps(RECORDS[0]).encode(),
+    **{suffix: PACKED[suffix] for suffix in (".zip", ".tar", ".tar.gz")},
+    "png": PICTURES["PNG"],
+}
+
+
+def test_guided_by_coverage(tmp_path: Path) -> None:
+    pytest.importorskip("atheris")
+    for index, (name, content) in enumerate(SEEDS.items()):
+        (tmp_path / name).write_bytes(bytes([index]) + content)
+    script = Path(__file__).with_name("coverage_guided.py")
+    options = ["-max_total_time=4", "-rss_limit_mb=0", f"-artifact_prefix={tmp_path}/crash-"]
+    done = subprocess.run(
+        [sys.executable, str(script), *options, str(tmp_path)], capture_output=True, text=True
+    )
+    assert done.returncode == 0 and "Done " in done.stderr, done.stderr[-3000:]

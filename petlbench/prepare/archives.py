@@ -23,7 +23,8 @@ FLOOR = 100 * 2**20  # bytes: small archives of text may
 HEADER = 512  # bytes that every member counts for, even an empty one
 CORRUPT: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, ValueError, RuntimeError),  # the last: zipfile, of a method it does not know
+    # zipfile: of a method that it does not know, and of a member without a name
+    *(EOFError, ValueError, RuntimeError, IndexError),
 )
 
 
