@@ -5,6 +5,7 @@ The first byte of an input chooses the reader. It ends at the first error that i
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 import tempfile
@@ -21,7 +22,6 @@ with atheris.instrument_imports(
     from petlbench.prepare import archives
     from petlbench.store import read_file
 
-import contextlib
 
 from petlbench.errors import RunError, UsageError
 
