@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,8 @@ from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError, unknown
 from petlbench.evaluate import logits
 from petlbench.experiment import Machine
-from petlbench.method import MethodSpec, installed
+from petlbench.method import MethodSpec, installed, is_path
+from petlbench.record import problem_of_spec
 from petlbench.results import folders
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store, write_bytes
@@ -111,9 +113,9 @@ def load_adapted(
     )
     torch.set_num_threads(machine.threads)
     model = experiment.prepare(spec, machine)
-    with safe_open(file, framework="pt", device="cpu") as stored:
+    with _opened(file) as (stored, told):
         load_stored(model, {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-        names = json.loads(stored.metadata()["spec"]).get("class_names", ())
+        names = told.get("class_names", ())
     return Adapted(spec, model.eval(), tuple(names))
 
 
@@ -162,14 +164,8 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
         file = Path(run).expanduser()
         if not file.is_file():
             raise UsageError(f"no file {file}.")
-        try:
-            with safe_open(file, framework="pt") as stored:
-                spec = (stored.metadata() or {}).get("spec")
-            if spec is None:
-                raise UsageError(f"{file} was not written by petlbench: it holds no spec.")
-            return json.loads(spec), file, {}
-        except (SafetensorError, ValueError) as error:
-            raise UsageError(f"{file} cannot be read: {error}") from error
+        with _opened(file) as (_, told):
+            return told, file, {}
     everything = [
         (folder, record)
         for folder in folders(results)
@@ -193,6 +189,21 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
     return values, file, record["environment"]
 
 
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Stored weights, and the spec that lies with them."""
+    try:
+        with safe_open(file, framework="pt", device="cpu") as stored:
+            spec = json.loads((stored.metadata() or {}).get("spec", "null"))
+            if spec is None:
+                raise UsageError(f"{file} was not written by petlbench: it holds no spec.")
+            if why := problem_of_spec(spec):
+                raise UsageError(f"{file} cannot be read: it {why}.")
+            yield stored, spec
+    except (OSError, RecursionError, SafetensorError, ValueError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+
+
 def untrained(record: Mapping[str, Any]) -> RunSpec:
     """The spec of a run on random weights: for costs, which do not depend on them."""
     values = record.get("tuned", record["spec"])
@@ -209,13 +220,17 @@ def _spec(
     stored = dict(values.pop("method"))
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]
     offered = ":" in reference or reference in installed()  # by a package, which has a source too
-    if stored["source"] and not method and not offered:
+    own = is_path(reference) or (stored["source"] and not offered)
+    if own and not method:  # what a record calls its method is no file that may be run
         raise UsageError(
             f"{reference} is a method of your own: say where its file is (--method FILE.py)."
         )
-    return RunSpec(
-        **values | {"backbone": backbone},
-        method=MethodSpec(reference=reference, **stored),
-        protocol=rules.pop("name"),
-        rules=rules,
-    )
+    try:
+        return RunSpec(
+            **values | {"backbone": backbone},
+            method=MethodSpec(reference=reference, **stored),
+            protocol=rules.pop("name"),
+            rules=rules,
+        )
+    except TypeError as error:  # a field is missing, or more than there are
+        raise UsageError(f"the run was stored by another version of petlbench: {error}") from error

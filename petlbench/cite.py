@@ -167,7 +167,7 @@ class Citations:
 
     def text(self) -> str:
         """BibTeX, which ignores what stands between entries: there the gaps are told."""
-        comments = [f"% {line}" for line in dict.fromkeys(self.missing)]
+        comments = [f"% {' '.join(line.split())}" for line in dict.fromkeys(self.missing)]
         return "\n\n".join([*self.entries.values(), *comments] or ["% nothing to cite"]) + "\n"
 
 
@@ -178,7 +178,8 @@ def of_records(found: Citations, records: Iterable[Record]) -> None:
         {(s["method"]["name"], s["method"]["source"]) for s in specs}, key=str
     ):
         # with a source it is not petlbench's own code, whatever it is called
-        if file_of(name) is None or (source and name in method.builtin()):
+        own = method.is_path(name) or (source and name in method.builtin())
+        if own or file_of(name) is None:
             found.missing.append(f"method {name}: a user's file (--methods FILE reads its BIBTEX)")
         else:
             found.method(name)

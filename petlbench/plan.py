@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-import tomllib
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from petlbench import (
     protocol,
     search,
     settings,
+    toml,
     weights,
 )
 from petlbench.errors import UsageError, unknown
@@ -260,12 +261,7 @@ class Plan:
 
 def request_from_file(path: Path, changes: Mapping[str, Any]) -> Request:
     """A request from a TOML file; `changes` (the command line) win over it."""
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read plan file {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"plan file {path} is not valid TOML: {error}") from error
+    values = toml.read(path, f"plan file {path}")
     known = {f.name: f.type for f in fields(Request)}
     for key, value in values.items():
         if key not in known:
@@ -423,10 +419,19 @@ def _require(specs: Sequence[RunSpec], shape: Shape) -> None:
         try:
             built = spec.method.build()
             built.require(shape)
-            problems.load(spec.problem).require(built, spec, built.num_trainable(shape))
+            count = built.num_trainable(shape)
+            if not isinstance(count, int):
+                raise UsageError(f"num_trainable gives {count!r:.80}, which is no whole number.")
+            problems.load(spec.problem).require(built, spec, count)
         except UsageError as error:
             name = spec.backbone.name
             raise UsageError(f"method {spec.method.label} does not fit {name}: {error}") from None
+        except Exception as error:  # of a method of somebody's own
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            raise UsageError(
+                f"method {spec.method.label} cannot be asked whether it fits: "
+                f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+            ) from error
 
 
 Choice = tuple[method.MethodSpec, dict[str, Any] | None]  # and RunSpec.search

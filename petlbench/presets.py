@@ -7,13 +7,12 @@ task -> settings. A preset of one's own is such a file anywhere: `--preset ./con
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petlbench import method
+from petlbench import method, toml
 from petlbench.errors import UsageError, unknown
 
 
@@ -79,12 +78,7 @@ def load(reference: str) -> Preset:
 def read(path: Path) -> Preset:
     if not all(path.stem.partition(".")):
         raise UsageError(f"{path}: a preset's file is called METHOD.NAME.toml.")
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read preset {path}: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"preset {path} is not valid TOML: {error}") from error
+    values = toml.read(path, f"preset {path}")
     told = {key: values.pop(key, None) for key in ("source", "chosen")}
     for key, value in told.items():
         if not isinstance(value, str) or not value:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import tomllib
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from petlbench import settings
+from petlbench import settings, toml
 from petlbench.errors import UsageError, unknown
 from petlbench.settings import setting
 
@@ -143,10 +142,7 @@ def load(name: str) -> Protocol:
         if own:
             raise UsageError(f"no protocol file {name}.")
         raise unknown("protocol", name, names(), "Your own: --protocol ./mine.toml")
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{own or f'protocols/{name}.toml'}: {error}") from error
+    values = toml.read(file, f"protocol {own or f'protocols/{name}.toml'}")
     return override(Protocol(name=own.stem if own else name), values)
 
 

@@ -137,6 +137,11 @@ def problem(record: Any, key: Any) -> str:
     return next(_problems(record, SHAPES[status]), "")
 
 
+def problem_of_spec(spec: Any) -> str:
+    """What keeps this from being the spec of a run, as stored with its weights; else empty."""
+    return next(_misfits(spec, SPEC, "spec"), "")
+
+
 def _problems(record: Record, shape: Mapping[str, Any]) -> Iterator[str]:
     yield from _misfits(record, shape)
     key, fingerprint = identify(record["spec"])

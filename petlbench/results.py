@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,15 +53,20 @@ class Results:
         """
         import numpy as np
 
+        from petlbench.prepare import archives
+
         at = "" if self.records[key]["spec"]["task"] == task else f"{task}/"
         file = self.store.artifacts / f"{key}.predictions.npz"
         try:
+            archives.refuse_bomb(file)
             with np.load(file, allow_pickle=False) as arrays:
                 names = [name for name in arrays.files if name.rpartition("/")[0] == at[:-1]]
                 found = {name.removeprefix(at): arrays[name] for name in names}
         except FileNotFoundError:
             return None
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except UsageError as error:
+            raise UsageError(f"{error} Move it away to go on without it.") from error
+        except Exception as error:  # of corrupt bytes zipfile, zlib and NumPy raise anything
             raise UsageError(
                 f"{file} cannot be read ({error}). Move it away to go on without it."
             ) from error
@@ -70,8 +74,12 @@ class Results:
             return None
         test = self.cell(key, task)["test"]
         needed = _OF_CLASSES if "correct" in test else _OF_QUERIES
-        sizes = {name: len(found[name]) for name in needed if name in found}
-        if len(sizes) < len(needed) or any(
+        sizes = {
+            name: array.size
+            for name, array in found.items()
+            if array.ndim == 1 and array.dtype.kind in "iu"
+        }
+        if not sizes.keys() >= set(needed) or any(
             sizes[name] != test["total"] for name in needed if name != "image_rank_of_text"
         ):
             raise UsageError(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from petlbench.errors import UsageError, unknown
 from petlbench.mini import ARCHITECTURE
+from petlbench.prepare import archives
 
 if TYPE_CHECKING:
     from petlbench.backbone import Shape
@@ -250,6 +251,8 @@ def load_checkpoint(model: Any, path: Path, source: Any = None) -> list[str]:
     import torch
 
     try:
+        if zipfile.is_zipfile(path):
+            archives.refuse_bomb(path)
         state = READERS[path.suffix](path, model)
     except UsageError:
         raise

@@ -126,7 +126,7 @@ def test_csv_has_intervals_and_groups() -> None:
 
 def test_markdown_shows_ties() -> None:
     text = written(judged(), "markdown")
-    assert "| 1\\* | a | a<b>&_% | **80.5** [78.5, 82.5] |" in text
+    assert "| 1\\* | a | a\\<b>&\\_% | **80.5** [78.5, 82.5] |" in text
     assert "| 2\\* | a | b | **79.5** [77.5, 81.5] |" in text
     assert "| 3 | b | c | 60.5 [58.5, 62.5] |" in text
     for words in ("95% interval", "by a bootstrap", "cannot be told apart from the best"):

@@ -148,8 +148,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("epochs = '20'", "protocol.epochs = '20' must be of type int."),
         ("learning_rate = true", "protocol.learning_rate = True must be of type float."),
         ("epochs = [20]", "protocol.epochs = [20] must be of type int."),
-        ("epochs = ", "protocols/mine.toml: "),
-        ("epochs = 20\nepochs = 20", "protocols/mine.toml: "),
+        ("epochs = ", "protocol protocols/mine.toml is not valid TOML: "),
+        ("epochs = 20\nepochs = 20", "protocols/mine.toml is not valid TOML: "),
     ],
 )
 def test_files_are_strict(folder: Path, text: str, message: str) -> None:

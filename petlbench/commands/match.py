@@ -108,10 +108,11 @@ def _print(found: Matched, console: Console) -> None:
 def _markdown(found: Matched) -> str:
     from petlbench.formats import markdown
 
-    lines = [HEADER, [":--", "--:", "--:", ":--", ":--"], *_rows(found)]
+    rows = [map(markdown.escaped, row) for row in (HEADER, *_rows(found))]
+    lines = [rows[0], [":--", "--:", "--:", ":--", ":--"], *rows[1:]]
     table = "\n".join(map(markdown.line, lines))
     notes = "\n".join(f"- {markdown.escaped(note)}" for note in _notes(found))
-    return f"Methods {_title(found)}.\n\n{table}\n\n{notes}\n"
+    return f"Methods {markdown.escaped(_title(found))}.\n\n{table}\n\n{notes}\n"
 
 
 def _csv(found: Matched) -> str:

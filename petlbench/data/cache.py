@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMAT = 2  # raise when the meaning of a cached array changes; 2: with digests
+# Raise when the meaning of a cached array changes; 2: with digests, 3: 16-bit grey not clipped.
+FORMAT = 3
 DIGEST_BYTES = 16
 # What these names mean never changes; "bicubic-torch" and "bilinear-torch" are torch's resampling,
 # which is faster and always takes rows first (Pillow takes columns first in tall images).

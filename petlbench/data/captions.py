@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -219,7 +220,7 @@ def _files(base: Path, split: str, names: list[str]) -> list[Path]:
     for folder in folders:
         for way in ways:
             files = [folder / name for name in way]
-            missing = [file.name for file in files if not file.is_file()]
+            missing = [file.name for file in files if not os.path.isfile(file)]
             if not missing:
                 return files
             if fewest is None or len(missing) < fewest[0]:
@@ -281,6 +282,8 @@ def _json(file: Path) -> Any:
         ) from error
     except RecursionError as error:
         raise UsageError(f"{file} is nested too deeply.") from error
+    except ValueError as error:  # of a number with thousands of digits
+        raise UsageError(f"{file} cannot be read: {error}") from error
 
 
 def _text(entry: Any, field: str, where: str) -> str:
@@ -302,12 +305,15 @@ def _require_caption(caption: Any, where: str) -> str:
         raise UsageError(f"{where}: a caption must be a text, not {caption!r:.80}.")
     if not caption.strip():
         raise UsageError(f"{where}: the caption is empty.")
+    if re.search("[\ud800-\udfff]", caption):
+        raise UsageError(f"{where}: {caption!r:.80} has half a character; write the file as UTF-8.")
     return caption.strip()
 
 
 def _name(name: str, where: str) -> str:
     path = PurePosixPath(name)
-    if not path.name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+    unsafe = path.is_absolute() or ".." in path.parts
+    if not path.name or unsafe or re.search(r"[\\\0\ud800-\udfff]", name):
         raise UsageError(f"{where}: {name!r:.80} is not a relative path of an image file.")
     return str(path)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,4 +87,6 @@ def read(file: Path) -> dict[str, ClassId]:
             raise UsageError(f"{where}: some class ids are numbers and others are texts.")
         if not path or Path(path).is_absolute() or ".." in Path(path).parts:
             raise UsageError(f"{where}: the path must be relative and stay inside its folder.")
+        if re.search("[\0\ud800-\udfff]", path):
+            raise UsageError(f"{where}: no file can be called that.")
     return dict(content)

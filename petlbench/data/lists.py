@@ -83,7 +83,7 @@ def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
     if not file.is_file():
         raise UsageError(f"no list file {file}")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read as a list of images: {error}") from error
     paths, labels = [], []
@@ -99,6 +99,8 @@ def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
             wrong = f": the label must be in 0..{classes - 1}."
         elif os.path.isabs(path) or (".." in path and ".." in Path(path).parts):
             wrong = f": the path must stay inside {base}."
+        elif "\0" in path:
+            wrong = ": a path cannot hold the character NUL."
         if wrong:
             raise UsageError(f"{file}, line {number}: {line[:80]!r}{wrong}")
         paths.append(path)
@@ -168,12 +170,26 @@ def _version(files: Sequence[Path]) -> str:
 
 
 def _decode(file: Path) -> Image:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise RunError(f"cannot decode image {file}: {error}") from error
+            return _rgb(image)
+    except RunError:  # it must not be opened yet (vault.py)
+        raise
     except Image.DecompressionBombError as error:
         raise RunError(f"refusing image {file}: {error}") from error
+    except Exception as error:  # of corrupt bytes Pillow's plugins raise anything
+        raise RunError(f"cannot decode image {file}: {error}") from error
+
+
+def _rgb(image: Image) -> Image:
+    """The first frame in RGB, 8 bits a channel. Pillow would clip grey values of 16 bits at 255."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        high = np.asarray(image).astype(np.uint16) >> 8  # as Pillow takes 16-bit RGB
+        return Image.fromarray(high.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its values have 32 bits and no known range; store it with 8 or 16 bits")
+    return image.convert("RGB")

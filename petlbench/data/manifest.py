@@ -13,6 +13,7 @@ from petlbench.errors import UsageError
 
 NAME = "manifest.json"
 SCHEMA = 1
+_MALFORMED = (AttributeError, KeyError, OverflowError, RecursionError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def read(folder: Path) -> tuple[Manifest, str] | None:
         source = {str(name): str(value) for name, value in values["source"].items()}
         source["name"]
         made = Manifest(str(values["task"]), str(values["lineage"]), source, splits)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _MALFORMED as error:
         raise UsageError(
             f"{file} is not a manifest of petlbench ({type(error).__name__}: {error}). Prepare "
             f"the task again (petlbench data prepare --force), or remove the file."

@@ -23,7 +23,8 @@ FLOOR = 100 * 2**20  # bytes: small archives of text may
 HEADER = 512  # bytes that every member counts for, even an empty one
 CORRUPT: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, ValueError, RuntimeError),  # the last: zipfile, of a method it does not know
+    # zipfile: of a method that it does not know, and of a member without a name
+    *(EOFError, ValueError, RuntimeError, IndexError),
 )
 
 
@@ -67,7 +68,7 @@ def extract(archive: Path, target: Path) -> None:
 
 
 def _extract(archive: Path, target: Path) -> None:
-    limit = max(FLOOR, RATIO * archive.stat().st_size)
+    limit = _limit(archive)
     total, seen = 0, dict[str, tuple[str, bool]]()
     opened = _zip if archive.name.lower().endswith(".zip") else _tar
     with opened(archive) as (members, open_member):
@@ -75,9 +76,7 @@ def _extract(archive: Path, target: Path) -> None:
             path = _inside(archive, member)
             total += max(member.size, HEADER)
             if total > limit:
-                raise UsageError(
-                    f"{archive} is refused: it would grow to more than {RATIO} times its size."
-                )
+                raise _bomb(archive)
             if not path.parts:
                 continue  # "./"
             _once(archive, path, member.folder, seen)
@@ -90,6 +89,25 @@ def _extract(archive: Path, target: Path) -> None:
                 shutil.copyfileobj(source, stream, 2**20)
                 if stream.tell() != member.size:
                     raise EOFError(f"{member.name} ends early")
+
+
+def refuse_bomb(file: Path) -> None:
+    """Raise UsageError if the members of a zip (`.npz` and `.pth` are) grow more than they may.
+
+    `zipfile` reads no more of a member than the size that is looked at here. Raises BadZipFile.
+    """
+    with zipfile.ZipFile(file) as opened:
+        if sum(info.file_size for info in opened.infolist()) > _limit(file):
+            raise _bomb(file)
+
+
+def _limit(archive: Path) -> int:
+    """Bytes that an archive of its size may grow to."""
+    return max(FLOOR, RATIO * archive.stat().st_size)
+
+
+def _bomb(archive: Path) -> UsageError:
+    return UsageError(f"{archive} is refused: it would grow to more than {RATIO} times its size.")
 
 
 def _inside(archive: Path, member: _Member) -> PurePosixPath:

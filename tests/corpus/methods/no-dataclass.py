@@ -1,0 +1,6 @@
+from dataclasses import dataclass
+from petlbench.method import Method, setting
+
+
+class Mine(Method):
+    pass

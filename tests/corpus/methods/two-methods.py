@@ -1,0 +1,12 @@
+from dataclasses import dataclass
+from petlbench.method import Method, setting
+
+
+@dataclass(frozen=True)
+class Mine(Method):
+    pass
+
+
+@dataclass(frozen=True)
+class Yours(Method):
+    pass
