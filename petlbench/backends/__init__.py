@@ -12,12 +12,10 @@ records are the work's own, so that any backend may be interrupted and another o
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from petlbench.errors import unknown
+from petlbench import found
 
 if TYPE_CHECKING:
     from petlbench.experiment import Machine
@@ -28,11 +26,9 @@ Work = Callable[["RunSpec", "Machine"], Outcome]  # can be pickled
 
 
 def names() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return found.names(__path__)
 
 
 def load(name: str) -> Any:
     """The module of that backend."""
-    if name not in names():
-        raise unknown("backend", name, names())
-    return importlib.import_module(f"petlbench.backends.{name}")
+    return found.load(__name__, "backend", name, names())

@@ -14,23 +14,18 @@ What commands share is in `_shared.py`.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from typing import Any
 
-from petlbench.errors import unknown
+from petlbench import found
 
 
 def names() -> tuple[str, ...]:  # not a list: that is a command here
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if name[0] != "_"))
+    return tuple(found.names(__path__))
 
 
 def load(name: str) -> Any:
     """The module of that command."""
-    if name not in names():
-        raise unknown("command", name, names())
-    return importlib.import_module(f"petlbench.commands.{name}")
+    return found.load(__name__, "command", name, names())
 
 
 def modules() -> dict[str, Any]:

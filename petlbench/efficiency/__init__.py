@@ -9,27 +9,23 @@ They never rank: each fixes an exchange rate between accuracy and cost that nobo
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.errors import unknown
+from petlbench import found
 
 if TYPE_CHECKING:
     from petlbench.leaderboard import Leaderboard
 
 
 def names() -> list[str]:
-    return sorted(f.stem for f in Path(__file__).parent.glob("[!_]*.py"))
+    return found.names(__path__)
 
 
 def load(name: str) -> Any:
     """The module of that score."""
-    if name not in names():
-        raise unknown("efficiency score", name, names())
-    return importlib.import_module(f"petlbench.efficiency.{name}")
+    return found.load(__name__, "efficiency score", name, names())
 
 
 def add(board: Leaderboard, wanted: Sequence[str]) -> Leaderboard:

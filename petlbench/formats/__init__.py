@@ -9,26 +9,22 @@ A format is a module with these. Modules stay light: they import inside their fu
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench.errors import unknown
+from petlbench import found
 
 if TYPE_CHECKING:
     from petlbench.results import Results
 
 
 def names() -> list[str]:
-    return sorted(file.stem for file in Path(__file__).parent.glob("[!_]*.py"))
+    return found.names(__path__)
 
 
 def load(name: str) -> Any:
     """The module of that format."""
-    if name not in names():
-        raise unknown("format", name, names())
-    return importlib.import_module(f"petlbench.formats.{name}")
+    return found.load(__name__, "format", name, names())
 
 
 def extensions() -> dict[str, str]:
@@ -36,6 +32,6 @@ def extensions() -> dict[str, str]:
     return {name: load(name).EXTENSION for name in names()}
 
 
-def write(found: Sequence[Results], name: str) -> str:
+def write(results: Sequence[Results], name: str) -> str:
     """The comparisons as the text of a file in that format."""
-    return str(load(name).write(found))
+    return str(load(name).write(results))

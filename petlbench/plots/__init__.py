@@ -16,13 +16,12 @@ others are named below. The same input always gives the same file. What figures 
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from petlbench import found as modules
 from petlbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -35,15 +34,12 @@ SUFFIXES = (".png", ".pdf", ".svg")
 
 def names() -> tuple[str, ...]:
     """The kinds of figures, by the alphabet."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name.replace("_", "-") for name in found if name[0] != "_"))
+    return tuple(name.replace("_", "-") for name in modules.names(__path__))
 
 
 def load(kind: str) -> Any:
     """The module of that figure."""
-    if kind not in names():
-        raise unknown("plot", kind, names())
-    return importlib.import_module(f"petlbench.plots.{kind.replace('-', '_')}")
+    return modules.load(__name__, "plot", kind, names())
 
 
 def options(kind: str) -> Mapping[str, Any]:

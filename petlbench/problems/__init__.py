@@ -13,13 +13,11 @@ A problem is a module with these functions; the engine calls them and knows no m
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import resources
 from typing import Any
 
-from petlbench.errors import unknown
+from petlbench import found
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,9 @@ class Outcome:
 
 
 def names() -> list[str]:
-    files = (file.name for file in resources.files("petlbench.problems").iterdir())
-    return sorted(f.removesuffix(".py") for f in files if f.endswith(".py") and f[0] != "_")
+    return found.names(__path__)
 
 
 def load(name: str) -> Any:
     """The module of that problem."""
-    if name not in names():
-        raise unknown("problem", name, names())
-    return importlib.import_module(f"petlbench.problems.{name}")
+    return found.load(__name__, "problem", name, names())
