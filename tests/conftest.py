@@ -43,6 +43,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's cache, datasets or results."""
     monkeypatch.setenv("PETLBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("PETLBENCH_DATA", raising=False)
+    monkeypatch.setenv("COLUMNS", "160")  # the longest temporary path must not wrap a table
     monkeypatch.chdir(tmp_path)
 
 
