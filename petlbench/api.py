@@ -41,7 +41,7 @@ class Comparison:
 
 
 def run(*, progress: bool | None = None, **request: Any) -> Comparison:
-    """Run a comparison; the arguments are those of `petlbench.plan.Request`.
+    """Run a comparison; the arguments are those of `petlbench.request.Request`.
 
         petlbench.run(methods=["convpass", "lora"], tasks=["digits"], seeds=3,
                       settings={"lora.rank": 4, "protocol.epochs": 20})
@@ -51,13 +51,14 @@ def run(*, progress: bool | None = None, **request: Any) -> Comparison:
     """
     from petlbench import plan
     from petlbench.errors import unknown
+    from petlbench.request import Request
 
-    names = [each.name for each in fields(plan.Request)]
+    names = [each.name for each in fields(Request)]
     for name in request:
         if name not in names:
             hint = 'A field of the protocol goes into settings={"protocol.epochs": 3}.'
             raise unknown("argument of petlbench.run", name, names, hint)
-    return execute(plan.make(plan.Request(**request)), progress)
+    return execute(plan.make(Request(**request)), progress)
 
 
 def execute(plan: Plan, progress: bool | None = None) -> Comparison:
