@@ -23,7 +23,7 @@ from petlbench import (
 )
 from petlbench.errors import UsageError
 from petlbench.request import Request
-from petlbench.spec import RunSpec
+from petlbench.spec import RunSpec, identify_all
 from petlbench.store import Store
 from petlbench.task import load_suite
 
@@ -169,6 +169,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
         for task in tasks
         for row in methods
     ]
+    identify_all(specs)
     _require(specs, shape)
     store = Store(request.folder)
     recorded = judged.look(store.records)
