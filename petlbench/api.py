@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import formats, leaderboard, results
+from petlbench import formats, judged, leaderboard, results
 from petlbench.results import Results, folders
 from petlbench.store import Record, Store, write_text
 
@@ -78,6 +78,8 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
         outcome = execute_runs(
             plan.todo, store, plan.machine, display, request.backend, request.resources
         )
+        for folder in (store.records, store.trials):
+            judged.look(folder)  # so that the next plan need not read what is new
     here = plan.specs[0].fingerprint
     records, problems = store.load()
     every = results.comparisons([r for r in records if r["fingerprint"] == here], store)

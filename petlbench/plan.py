@@ -203,7 +203,8 @@ def _trials(todo: Sequence[RunSpec], store: Store) -> dict[str, int]:
     for spec in todo:
         if spec.search:
             first.setdefault((spec.method.label, spec.task), spec)
-    return {spec.key: search.left(spec, store) for spec in first.values()}
+    recorded = judged.look(store.trials) if first else {}
+    return {spec.key: search.left(spec, recorded) for spec in first.values()}
 
 
 def _require_crop(rules: Mapping[str, Any]) -> None:
