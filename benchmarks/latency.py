@@ -12,6 +12,7 @@ import argparse
 
 from petlbench import plan, speed
 from petlbench.method import builtin
+from petlbench.request import Request
 
 
 def main() -> None:
@@ -21,7 +22,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(builtin()))
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
-    request = plan.Request(
+    request = Request(
         methods=options.methods.split(","),
         tasks=["digits"],
         backbone=options.backbone,

@@ -16,7 +16,8 @@ import sys
 import tempfile
 import time
 
-from petlbench import plan
+from petlbench import estimate, plan
+from petlbench.request import Request
 
 
 def timed(arguments: list[str]) -> float:
@@ -40,14 +41,14 @@ def main() -> None:
             seconds = {}
             for name, jobs in (("default", None), ("one after another", 1)):
                 made = plan.make(
-                    plan.Request(
+                    Request(
                         methods=args.methods.split(","),
                         tasks=args.tasks.split(","),
                         jobs=jobs,
                         results=f"{folder}/none",
                     )
                 )
-                predicted, _ = made.wall_seconds(measure=True)
+                predicted, _ = estimate.wall_seconds(made, measure=True)
                 assert predicted is not None
                 results = ["--results", f"{folder}/{name}-{repeat}"]
                 more = ["--jobs", str(jobs)] if jobs else []

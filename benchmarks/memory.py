@@ -24,10 +24,11 @@ def step(args: argparse.Namespace) -> None:
     """Print the peak of one step of one method as JSON."""
     from petlbench import experiment, plan
     from petlbench.problems import classification
+    from petlbench.request import Request
 
     settings = {"protocol.precision": args.precision, "protocol.batch_size": args.batch}
     made = plan.make(
-        plan.Request(
+        Request(
             suite="vtab-1k",
             tasks=["cifar"],
             methods=[args.methods],

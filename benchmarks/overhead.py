@@ -23,6 +23,7 @@ from petlbench import plan
 from petlbench.data import cache
 from petlbench.evaluate import CPU_BATCH, DEVICE_BATCH
 from petlbench.experiment import Machine, measure, prepare
+from petlbench.request import Request
 from petlbench.spec import RunSpec
 from petlbench.task import load_suite
 
@@ -37,7 +38,7 @@ def specify(device: str, precision: str, backbone: str, image_size: int) -> RunS
             "protocol.precision": precision,
             "protocol.image_size": image_size,
         }
-        request = plan.Request(
+        request = Request(
             methods=["convpass"],
             tasks=[TASK],
             settings=settings,

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from petlbench import method, plan, weights
+from petlbench.request import Request
 from petlbench.spec import RunSpec
 from petlbench.train import learning_rate
 
@@ -39,7 +40,7 @@ def specify(
 ) -> plan.Plan:
     """The plan of one run on CIFAR-100 with 1,000 training images."""
     return plan.make(
-        plan.Request(
+        Request(
             suite="vtab-1k",
             tasks=["cifar"],
             methods=[name],

@@ -85,6 +85,7 @@ def lists(root: Path) -> None:
 def fill(request: dict[str, Any], folder: Path) -> None:
     """The records that the whole sweep would leave."""
     from petlbench import plan, search
+    from petlbench.request import Request
 
     store = Store(folder)
     draws = random.Random(0)
@@ -97,7 +98,7 @@ def fill(request: dict[str, Any], folder: Path) -> None:
         return found
 
     searched: dict[Any, Any] = {}
-    for spec in plan.make(plan.Request(**request, results=str(folder))).specs:
+    for spec in plan.make(Request(**request, results=str(folder))).specs:
         if not spec.search:
             write(spec, store.records)
             continue

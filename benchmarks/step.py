@@ -19,6 +19,7 @@ import torch
 from petlbench import experiment, plan, speed
 from petlbench.experiment import Machine
 from petlbench.problems import classification
+from petlbench.request import Request
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=4096)
     args = parser.parse_args()
 
-    request = plan.Request(
+    request = Request(
         suite=args.suite,
         tasks=[args.task],
         methods=[args.method],

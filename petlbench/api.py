@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petlbench import formats, leaderboard, results
+from petlbench import formats, judged, leaderboard, results
 from petlbench.results import Results, folders
 from petlbench.store import Record, Store, write_text
 
@@ -41,7 +41,7 @@ class Comparison:
 
 
 def run(*, progress: bool | None = None, **request: Any) -> Comparison:
-    """Run a comparison; the arguments are those of `petlbench.plan.Request`.
+    """Run a comparison; the arguments are those of `petlbench.request.Request`.
 
         petlbench.run(methods=["convpass", "lora"], tasks=["digits"], seeds=3,
                       settings={"lora.rank": 4, "protocol.epochs": 20})
@@ -51,13 +51,14 @@ def run(*, progress: bool | None = None, **request: Any) -> Comparison:
     """
     from petlbench import plan
     from petlbench.errors import unknown
+    from petlbench.request import Request
 
-    names = [each.name for each in fields(plan.Request)]
+    names = [each.name for each in fields(Request)]
     for name in request:
         if name not in names:
             hint = 'A field of the protocol goes into settings={"protocol.epochs": 3}.'
             raise unknown("argument of petlbench.run", name, names, hint)
-    return execute(plan.make(plan.Request(**request)), progress)
+    return execute(plan.make(Request(**request)), progress)
 
 
 def execute(plan: Plan, progress: bool | None = None) -> Comparison:
@@ -77,6 +78,8 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
         outcome = execute_runs(
             plan.todo, store, plan.machine, display, request.backend, request.resources
         )
+        for folder in (store.records, store.trials):
+            judged.look(folder)  # so that the next plan need not read what is new
     here = plan.specs[0].fingerprint
     records, problems = store.load()
     every = results.comparisons([r for r in records if r["fingerprint"] == here], store)

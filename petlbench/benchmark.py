@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from petlbench import speed
+from petlbench import estimate, speed
 from petlbench.plan import Plan
 from petlbench.progress import duration as duration
 from petlbench.wording import count
@@ -76,7 +76,7 @@ def measure(plan: Plan, fresh: bool = False) -> Benchmark:
     rows = []
     for label in dict.fromkeys(spec.method.label for spec in plan.specs):
         rate, specs = rates[label], [spec for spec in plan.specs if spec.method.label == label]
-        costs = [plan.seconds(spec, rate) for spec in specs]
+        costs = [estimate.seconds(plan, spec, rate) for spec in specs]
         training_flops, testing_flops = speed.flops(specs[0])
         training = machine.jobs / rate.training if rate.training else 0.0
         testing = machine.jobs / rate.testing

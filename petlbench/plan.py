@@ -1,123 +1,35 @@
-"""What a command asks for: a request, expanded into run specs, and what is done of them."""
+"""What is made of a request: its runs, those of them that are done, and how to execute the rest."""
 
 from __future__ import annotations
 
 import functools
 import os
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench import (
-    backends,
     judged,
     method,
     opened,
-    presets,
     problems,
     protocol,
+    rows,
     search,
     settings,
-    toml,
     weights,
 )
-from petlbench.errors import UsageError, unknown
-from petlbench.spec import RunSpec
-from petlbench.store import Record, Store
-from petlbench.task import Suite, Task, load_suite
+from petlbench.errors import UsageError
+from petlbench.request import Request
+from petlbench.spec import RunSpec, identify_all
+from petlbench.store import Store
+from petlbench.task import load_suite
 
 if TYPE_CHECKING:
     from petlbench.backbone import Shape
     from petlbench.experiment import Machine
-    from petlbench.speed import Speed
-
-DEVICES = ("auto", "cpu", "cuda", "mps")
-KEEP = ("all", "predictions", "none")
-ATTENTION = ("auto", "explicit", "fused")
-TELLING = 20  # records of a method that tell its speed: of every task of VTAB-1K, one at least
-
-
-@dataclass(frozen=True)
-class Request:
-    """The arguments of `petlbench run` and `plan`; None stands for the suite's own choice.
-
-    `methods` are names, files or entry points, or tables such as {"name": "convpass",
-    "scale": 0.1}; `settings` maps "method.field" or "protocol.field" to a value (text is parsed);
-    `presets` are names or files of settings per task: one row each, in the place of its method's.
-    `search` is a number of trials, the same for every method (see search.py), by that `sampler`.
-    `backend` is where runs are executed (see backends/), `resources` what is asked of it for them.
-    """
-
-    suite: str = "mini"
-    methods: Sequence[str | Mapping[str, Any]] | None = None
-    tasks: Sequence[str] | None = None
-    backbone: str | None = None
-    checkpoint: str | None = None
-    data_root: str | None = None
-    protocol: str | None = None
-    seeds: int | None = None
-    search: int | None = None
-    sampler: str = "random"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    presets: Sequence[str] = ()
-    results: str | None = None
-    device: str = "auto"
-    jobs: int | None = None
-    threads: int | None = None
-    keep: str = "all"
-    attention: str = "auto"
-    recompute: bool = False
-    compile: bool = False
-    report_peek: bool = False
-    backend: str = "local"
-    resources: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, allowed in (("device", DEVICES), ("keep", KEEP), ("attention", ATTENTION)):
-            if getattr(self, name) not in allowed:
-                raise UsageError(
-                    f"{name} = {getattr(self, name)!r}: choose one of {', '.join(allowed)}."
-                )
-        for name, kinds in (("methods", (str, Mapping)), ("tasks", str), ("presets", str)):
-            values = getattr(self, name)
-            if isinstance(values, str):  # methods="lora" means what it seems to
-                object.__setattr__(self, name, values := (values,))
-            for value in values or ():
-                if not isinstance(value, kinds):
-                    raise UsageError(f"{name}: {value!r} is not a name.")
-        for name in ("seeds", "search", "jobs", "threads"):
-            value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
-                raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
-        for name in ("recompute", "compile", "report_peek"):
-            if type(getattr(self, name)) is not bool:
-                raise UsageError(f"{name} = {getattr(self, name)!r} must be true or false.")
-        backends.load(self.backend).require(self.resources)
-        if self.elsewhere and self.device == "auto":
-            raise UsageError(
-                f"--backend {self.backend}: this machine cannot tell what the others have; say "
-                "--device cuda or --device cpu."
-            )
-        search.require(self.sampler)
-        if self.sampler != "random" and self.search is None:
-            raise UsageError(
-                f"a sampler is for a search; say of how many trials: --search 20 --sampler "
-                f"{self.sampler}"
-            )
-        object.__setattr__(self, "settings", _flat(self.settings))
-        if self.methods is not None and not self.methods:
-            raise UsageError("no methods given: --methods convpass,lora")
-
-    @property
-    def elsewhere(self) -> bool:
-        """Whether other machines execute the runs."""
-        return bool(backends.load(self.backend).ELSEWHERE)
-
-    @property
-    def folder(self) -> Path:
-        return Path(self.results).expanduser() if self.results else Path("results") / self.suite
 
 
 @dataclass(frozen=True)
@@ -200,115 +112,6 @@ class Plan:
             return 0
         return min(8, threads if self.request.elsewhere else usable_cores() // jobs)
 
-    def seconds(self, spec: RunSpec, rate: Speed) -> float:
-        """What one run costs at that speed, and the trials before it."""
-        training, test = self.sizes[spec.task]
-        cost = rate.run(training, spec.rules["epochs"], test)
-        if trials := self.trials.get(spec.key, 0):
-            training, test = self.trial_sizes[spec.task]
-            cost += trials * rate.run(training, spec.rules["epochs"], test)
-        return cost
-
-    def seconds_left(self, todo: Sequence[RunSpec]) -> float | None:
-        """What these runs cost in sum, as the recorded others tell; None where they do not."""
-        from petlbench import speed
-
-        keys = {spec.key for spec in todo}
-        telling = self._telling(spec for spec in self.specs if spec.key not in keys)
-        rates = {label: speed.from_records(r, self.sizes) for label, r in telling.items()}
-        if any(spec.method.label not in rates for spec in todo):
-            return None
-        return sum(self.seconds(spec, rates[spec.method.label]) for spec in todo)
-
-    def _telling(self, done: Iterable[RunSpec]) -> dict[str, list[Record]]:
-        """Method label -> some records, which tell its speed."""
-        found: dict[str, list[Record]] = {}
-        for spec in done:
-            of_method = found.setdefault(spec.method.label, [])
-            if len(of_method) < TELLING and (record := self.store.read(spec.key)):
-                of_method.append(record)
-        return {label: records for label, records in found.items() if records}
-
-    def wall_seconds(self, measure: bool = False, fresh: bool = False) -> tuple[float | None, str]:
-        """Estimated time of what is to do, start-up included, and what the estimate rests on.
-
-        Recorded runs of a method tell its speed, or this machine remembers it; what nothing is
-        known of is measured for a few seconds each, or else the time is None. `fresh` measures
-        again what is remembered. Of other machines only records tell.
-        """
-        if not self.todo:
-            return 0.0, ""
-        from petlbench import speed
-
-        machine = self.machine
-        rates = {} if fresh or self.request.elsewhere else speed.known(self.todo, machine)
-        done = self._telling(self.done)
-        rates |= {label: speed.from_records(found, self.sizes) for label, found in done.items()}
-        if measure and not self.request.elsewhere:
-            unknown = [spec for spec in self.todo if spec.method.label not in rates]
-            rates |= speed.measure(unknown, machine)
-        if any(spec.method.label not in rates for spec in self.todo):
-            return None, ""
-        costs = [self.seconds(spec, rates[spec.method.label]) for spec in self.todo]
-        starts = 1 if machine.jobs == 1 else 2  # of this process, and of its workers
-        wall = speed.makespan(costs, machine.jobs) + starts * speed.startup()
-        count = sum(map(len, done.values()))
-        source = [f"{count} recorded runs"] if count else []
-        if any(spec.method.label not in done for spec in self.todo):
-            source.append("speeds measured on this machine")
-        return wall, " and ".join(source)
-
-
-def request_from_file(path: Path, changes: Mapping[str, Any]) -> Request:
-    """A request from a TOML file; `changes` (the command line) win over it."""
-    values = toml.read(path, f"plan file {path}")
-    known = {f.name: f.type for f in fields(Request)}
-    for key, value in values.items():
-        if key not in known:
-            hint = "A field of the protocol goes under [settings.protocol]."
-            raise unknown(f"key in plan file {path}", key, known, hint)
-        kinds = _KINDS.get(key, str)
-        if not isinstance(value, kinds) or isinstance(value, bool) != (kinds is bool):
-            wanted = {
-                list: "an array",
-                dict: "a table",
-                int: "a whole number",
-                bool: "true or false",
-            }.get(kinds, "text")
-            raise UsageError(f"plan file {path}: {key} = {value!r} must be {wanted}.")
-    if "backend" in changes and values.get("backend", changes["backend"]) != changes["backend"]:
-        values.pop("resources", None)  # they are of the backend that the file names
-    merged = {
-        "settings": _flat(values.get("settings", {})) | changes.get("settings", {}),
-        "resources": values.get("resources", {}) | changes.get("resources", {}),
-    }
-    return Request(**{**values, **changes, **merged})
-
-
-def _flat(given: Mapping[str, Any]) -> dict[str, Any]:
-    """{"protocol": {"epochs": 3}} and {"protocol.epochs": 3} alike as the latter."""
-    flat: dict[str, Any] = {}
-    for key, value in given.items():
-        inner = value if isinstance(value, Mapping) else {None: value}
-        flat |= {key if name is None else f"{key}.{name}": one for name, one in inner.items()}
-    return flat
-
-
-_KINDS: dict[str, type] = {
-    "methods": list,
-    "presets": list,
-    "tasks": list,
-    "settings": dict,
-    "resources": dict,
-    "seeds": int,
-    "search": int,
-    "jobs": int,
-    "threads": int,
-    "recompute": bool,
-    "compile": bool,
-    "report_peek": bool,
-}
-
 
 def make(request: Request, sketch: bool = False) -> Plan:
     """Expand and validate everything before anything runs.
@@ -323,7 +126,7 @@ def make(request: Request, sketch: bool = False) -> Plan:
     rules_of = protocol.load(request.protocol or suite.protocol)
     rules_of = protocol.override(rules_of, _protocol_settings(request))
     choosing = _choosing(rules_of) if request.search else ()
-    rows = _methods(request, rules_of, suite, tasks)
+    methods = rows.read(request, rules_of, suite, tasks)
     device = request.device if request.elsewhere else _device(request.device)
     seeds = range(request.seeds or rules_of.seeds)
     splits = rules_of.train_split, rules_of.test_split
@@ -364,8 +167,9 @@ def make(request: Request, sketch: bool = False) -> Plan:
         )
         for seed in seeds
         for task in tasks
-        for row in rows
+        for row in methods
     ]
+    identify_all(specs)
     _require(specs, shape)
     store = Store(request.folder)
     recorded = judged.look(store.records)
@@ -399,7 +203,8 @@ def _trials(todo: Sequence[RunSpec], store: Store) -> dict[str, int]:
     for spec in todo:
         if spec.search:
             first.setdefault((spec.method.label, spec.task), spec)
-    return {spec.key: search.left(spec, store) for spec in first.values()}
+    recorded = judged.look(store.trials) if first else {}
+    return {spec.key: search.left(spec, recorded) for spec in first.values()}
 
 
 def _require_crop(rules: Mapping[str, Any]) -> None:
@@ -432,96 +237,6 @@ def _require(specs: Sequence[RunSpec], shape: Shape) -> None:
                 f"method {spec.method.label} cannot be asked whether it fits: "
                 f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
             ) from error
-
-
-Choice = tuple[method.MethodSpec, dict[str, Any] | None]  # and RunSpec.search
-
-
-def _methods(
-    request: Request, rules_of: protocol.Protocol, suite: Suite, tasks: Sequence[Task]
-) -> list[dict[str, Choice]]:
-    """One row of the leaderboard each: task -> method with its settings, and what is searched."""
-    asked = request.methods or suite.methods
-    tables = [{"name": m} if isinstance(m, str) else dict(m) for m in asked]
-    for table in tables:
-        if not isinstance(table.get("name"), str):
-            raise UsageError(f"a method table needs a name: {table}")
-    names = [Path(t["name"]).stem if method.is_path(t["name"]) else t["name"] for t in tables]
-    wanted: dict[str, dict[str, Any]] = {}
-    for key, value in request.settings.items():
-        owner, _, name = key.partition(".")
-        if owner != "protocol":
-            if owner not in names:
-                hint = f"{owner} is not among the methods of this run." if owner else ""
-                raise unknown("name in --set", owner or key, ["protocol", *names], hint)
-            wanted.setdefault(owner, {})[name] = value
-    chosen: dict[str, list[presets.Preset]] = {}
-    of_protocol = [preset for preset in rules_of.presets if preset.split(".")[0] in names]
-    for preset in map(presets.load, request.presets or of_protocol):
-        if preset.method not in names:
-            raise UsageError(
-                f"preset {preset.name} is for {preset.method}, which is not among the methods of "
-                f"this run: --methods {','.join([*names, preset.method])}"
-            )
-        chosen.setdefault(preset.method, []).append(preset)
-    rows: list[dict[str, Choice]] = []
-    for table, name in zip(tables, names, strict=True):
-        reference = table.pop("name")
-        cls = method.load(reference)
-        given = {
-            key: settings.parse(cls, name, key, value) if isinstance(value, str) else value
-            for key, value in wanted.get(name, {}).items()
-        }
-        explicit = {**table, **given}  # wins over a preset
-        if name in chosen:
-            for preset in chosen[name]:
-                rows.append(_preset_row(request, reference, preset, explicit, suite, tasks))
-        else:
-            choice = _choice(request, reference, explicit)
-            rows.append(dict.fromkeys((t.name for t in tasks), choice))
-    firsts = [next(iter(row.values()))[0] for row in rows]
-    for i, spec in enumerate(firsts):
-        for other in firsts[:i]:
-            if other.label == spec.label and other.reference == spec.reference:
-                raise UsageError(f"method {spec.label} is given twice.")
-            if other.label == spec.label:
-                raise UsageError(
-                    f"{other.reference} and {spec.reference} would both be called {spec.label} on "
-                    "the leaderboard; rename the file."
-                )
-    return rows
-
-
-def _choice(request: Request, reference: str, values: Mapping[str, Any]) -> Choice:
-    """A method with settings that were chosen; the others are searched, where that is asked for."""
-    spec = method.specify(reference, dict(values))
-    if request.search is None:
-        return spec, None
-    return spec, search.declare(
-        request.search, request.sampler, spec.reference, spec.name, set(values)
-    )
-
-
-def _preset_row(
-    request: Request,
-    reference: str,
-    preset: presets.Preset,
-    explicit: Mapping[str, Any],
-    suite: Suite,
-    tasks: Sequence[Task],
-) -> dict[str, Choice]:
-    """Task -> method with the preset's settings; `explicit` ones win and are told in the label."""
-    told = f"({', '.join(f'{key}={value}' for key, value in explicit.items())})" if explicit else ""
-    note = {"name": preset.name, "chosen": preset.chosen, "source": preset.source}
-    row = {}
-    names = [task.name for task in tasks]
-    for name, values in zip(names, preset.of(suite.name, names), strict=True):
-        try:
-            spec, searched = _choice(request, reference, {**values, **explicit})
-        except UsageError as error:
-            raise UsageError(f"preset {preset.name}, task {name}: {error}") from None
-        row[name] = replace(spec, label=f"{preset.row}{told}", preset=note), searched
-    return row
 
 
 def _protocol_settings(request: Request) -> dict[str, Any]:

@@ -21,14 +21,15 @@ import importlib.util
 import json
 import math
 import random
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from petlbench import method, protocol, settings
 from petlbench.errors import RunError, UsageError, unknown
+from petlbench.judged import Good
 from petlbench.spec import RunSpec
-from petlbench.store import Record, Store
+from petlbench.store import Record
 
 RULES = ("learning_rate", "weight_decay")  # of the protocol; their values: search_<name>
 PREFIX = "search "  # in a run's members: those of the splits that its trials read
@@ -132,22 +133,18 @@ def trial(spec: RunSpec, told: dict[str, Any]) -> RunSpec:
     )
 
 
-def left(spec: RunSpec, store: Store) -> int:
-    """How many trials of a run's search are still to make."""
-    made = 0
-
-    def replay(trial: RunSpec, name: str) -> Record:
-        nonlocal made
-        record = store.read_trial(trial.key)
-        if record is None:
-            raise LookupError(name)
-        made += 1
-        return record
-
-    try:
-        conduct(spec, replay)
-    except LookupError:
-        return int(spec.search["trials"]) - made if spec.search else 0
+def left(spec: RunSpec, recorded: Mapping[str, Good]) -> int:
+    """How many trials of a run's search are still to make, of what is recorded of trials."""
+    assert spec.search is not None
+    count = spec.search["trials"]
+    space, default = _space(spec)
+    proposals = SAMPLERS[spec.search["sampler"]](space, default, _seed(spec), count)
+    value = None
+    for made in range(count):
+        known = recorded.get(trial(spec, _told(proposals.send(value), default)).key)
+        if known is None:
+            return int(count - made)
+        value = known.value
     return 0
 
 

@@ -8,6 +8,7 @@ import pytest
 from conftest import CLI
 
 from petlbench import benchmark, plan, speed
+from petlbench.request import Request
 from petlbench.speed import Speed
 
 RATE = Speed(setup=1.0, once=0.0, training=0.002, testing=0.0005)
@@ -34,7 +35,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def sketch(**request: Any) -> plan.Plan:
-    return plan.make(plan.Request(**{"device": "cpu", "jobs": 1} | request), sketch=True)
+    return plan.make(Request(**{"device": "cpu", "jobs": 1} | request), sketch=True)
 
 
 def test_rows_follow_from_speeds_and_flops(measured: list[str]) -> None:

@@ -19,9 +19,9 @@ from petlbench.backbone import trained_parameters
 from petlbench.backbones.clip import CLIP
 from petlbench.errors import UsageError
 from petlbench.experiment import Machine
-from petlbench.plan import Request
 from petlbench.problems import classification
 from petlbench.protocol import Protocol
+from petlbench.request import Request
 from petlbench.task import Task, class_names
 
 open_clip = pytest.importorskip("open_clip")

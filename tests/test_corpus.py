@@ -227,8 +227,9 @@ def test_checkpoints(cli: CLI, tmp_path: Path, checkpoint: Path) -> None:
 
 def test_trained_weights(cli: CLI, tmp_path: Path) -> None:
     from petlbench import plan
+    from petlbench.request import Request
 
-    made = plan.make(plan.Request(tasks=("digits",), methods=("linear",), seeds=1))
+    made = plan.make(Request(tasks=("digits",), methods=("linear",), seeds=1))
     picture = write(hostile.saved(hostile.picture(), "PNG"), tmp_path / "a.png")
     for name, (content, told) in hostile.stored(json.dumps(made.specs[0].as_dict())).items():
         cli("predict", "--run", write(content, tmp_path / name), picture).refused(told)

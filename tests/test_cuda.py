@@ -26,6 +26,7 @@ from petlbench.problems import classification
 from petlbench.problems._feed import feed
 from petlbench.problems.classification import CrossEntropy
 from petlbench.replay import Replay
+from petlbench.request import Request
 from petlbench.spec import RunSpec
 from petlbench.train import train
 
@@ -44,7 +45,7 @@ def spec_of(small: dict[str, Any], name: str, **rules: Any) -> RunSpec:
     rules = {"drop_path": 0.0, **rules}
     settings = small["settings"] | {f"protocol.{key}": value for key, value in rules.items()}
     request = small | {"methods": [undisturbed(name)], "settings": settings}
-    return plan.make(plan.Request(**request)).specs[0]
+    return plan.make(Request(**request)).specs[0]
 
 
 def outcome(spec: RunSpec, machine: Machine) -> tuple[list[float], NDArray[np.int32]]:

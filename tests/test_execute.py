@@ -18,9 +18,9 @@ import torch
 from petlbench import api, execute, experiment, plan
 from petlbench.errors import RunError, UsageError
 from petlbench.experiment import Machine
-from petlbench.plan import Request
 from petlbench.problems import classification
 from petlbench.progress import Display
+from petlbench.request import Request
 from petlbench.store import Record, Store
 
 TWO: dict[str, Any] = {"methods": ["convpass"], "seeds": 2}

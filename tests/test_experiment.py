@@ -12,13 +12,14 @@ import torch
 from petlbench import experiment, plan
 from petlbench.experiment import Machine, measure
 from petlbench.problems import _feed
+from petlbench.request import Request
 from petlbench.spec import RunSpec
 
 
 def spec_of(small: dict[str, Any], method: str, **rules: Any) -> RunSpec:
     settings = {f"protocol.{name}": value for name, value in rules.items()}
     request = small | {"methods": [method], "settings": small["settings"] | settings}
-    return plan.make(plan.Request(**request)).specs[0]
+    return plan.make(Request(**request)).specs[0]
 
 
 def outcome(spec: RunSpec, **machine: Any) -> tuple[dict[str, Any], np.ndarray[Any, Any]]:
@@ -95,14 +96,14 @@ def test_out_of_memory_is_survived_and_recorded(
 
 
 def test_the_record_says_how_it_was_computed(small: dict[str, Any]) -> None:
-    made = plan.make(plan.Request(**small | {"attention": "fused", "recompute": True}))
+    made = plan.make(Request(**small | {"attention": "fused", "recompute": True}))
     record = experiment.run(made.specs[0], made.store, made.machine)
     environment = record["environment"]
     assert (environment["attention"], environment["recompute"]) == ("fused", True)
     assert environment["compile"] is False
     assert record["spec"]["protocol"]["precision"] == "fp32"
     # how it is computed changes the last bits at most, and is no part of the run's identity
-    again = plan.make(plan.Request(**small | {"attention": "explicit"}))
+    again = plan.make(Request(**small | {"attention": "explicit"}))
     assert again.specs[0].key == made.specs[0].key
 
 

@@ -22,7 +22,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from petlbench import leaderboard, plan, presets, protocol, weights
+from petlbench import leaderboard, presets, protocol, request, weights
 from petlbench.adapted import _opened as open_stored
 from petlbench.data import captions, json_lists, lists, manifest, tables
 from petlbench.errors import RunError, UsageError
@@ -219,7 +219,7 @@ presets = ["a", "b"]
 @quick
 @given(mutated(PLAN))
 def test_plans(content: bytes) -> None:
-    fuzz(content, "plan.toml", lambda file: plan.request_from_file(file, {}))
+    fuzz(content, "plan.toml", lambda file: request.from_file(file, {}))
 
 
 @quick

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import synthetic
 
-from petlbench import judged, store
+import petlbench
+from petlbench import judged, plan, store
+from petlbench.request import Request
 
 
 @pytest.fixture
@@ -99,3 +101,38 @@ def test_another_version_judges_anew(records: Path, monkeypatch: pytest.MonkeyPa
     file = judged._file(records)
     monkeypatch.setattr(judged, "_rules", lambda: "of another version")
     assert judged._file(records) != file
+
+
+def test_many_are_read_by_several_processes(
+    records: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (records / "broken.json").write_text("{")
+    expected = judged.look(records)
+    judged._file(records).unlink()
+    opened.clear()
+    monkeypatch.setattr(judged, "MANY", 2)
+    monkeypatch.setattr(judged, "SOME", 1)
+    assert judged.look(records) == expected and len(expected) == 2
+    assert opened == []  # not here
+    assert judged._file(records).exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = judged.look(records)
+    (tmp_path / "full").touch()  # as a folder would be that nobody may write
+    monkeypatch.setenv("PETLBENCH_CACHE", str(tmp_path / "full"))
+    assert judged.look(records) == expected
+
+
+def test_what_a_command_recorded_is_known_to_the_next(
+    small: dict[str, Any], opened: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judged, "SETTLED", -60.0)
+    petlbench.run(**small, search=2)
+    assert len(opened) == 1 + 2  # its record and trials
+    opened.clear()
+    assert plan.make(Request(**small, search=2)).todo == []
+    made = plan.make(Request(**small | {"seeds": 2}, search=3))
+    assert set(made.trials.values()) == {1} and opened == []

@@ -15,6 +15,7 @@ from petlbench import check, method, plan
 from petlbench.backbone import Backbone, stored_tensors, trained_parameters
 from petlbench.backbones.vit import ViT
 from petlbench.errors import UsageError
+from petlbench.request import Request
 
 pytest.importorskip("peft")
 BRIDGE = importlib.import_module("petlbench.methods._peft")
@@ -241,7 +242,7 @@ def test_another_version_is_another_method(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_settings_from_the_command_line() -> None:
     asked = {"peft:lora.r": "4", "peft:lora.use_rslora": "true", "peft:oft.oft_block_size": "16"}
-    made = plan.make(plan.Request(methods=["peft:lora", "peft:oft", "linear"], settings=asked))
+    made = plan.make(Request(methods=["peft:lora", "peft:oft", "linear"], settings=asked))
     labels = list(dict.fromkeys(spec.method.label for spec in made.specs))
     assert labels == ["peft:lora(r=4, use_rslora=True)", "peft:oft(oft_block_size=16)", "linear"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +12,10 @@ import pytest
 import torch
 
 import petlbench
-from petlbench import api, plan, speed
+from petlbench import api, estimate, plan, speed
 from petlbench.errors import UsageError
-from petlbench.experiment import Machine
-from petlbench.plan import Request
+from petlbench.request import Request
 from petlbench.store import Store
-from petlbench.task import load_suite
 
 
 def make(**request: Any) -> plan.Plan:
@@ -33,14 +30,6 @@ def refusal(**request: Any) -> str:
     with pytest.raises(UsageError) as raised:
         make(**request)
     return str(raised.value)
-
-
-def test_the_default_is_the_users_card() -> None:
-    request = Request()
-    card = {"convpass", "adapter", "lora", "vpt", "full", "linear"}
-    assert request.methods is None and set(load_suite(request.suite).methods) == card
-    assert (request.suite, request.folder) == ("mini", Path("results/mini"))
-    assert Request(results="elsewhere").folder == Path("elsewhere")
 
 
 def test_runs_are_expanded_seed_by_seed() -> None:
@@ -100,14 +89,14 @@ def test_what_is_recorded_is_not_to_do(small: dict[str, Any]) -> None:
     assert [spec.method.name for spec in made.todo] == ["lora"]
     made = plan.make(Request(**small | {"seeds": 2}))
     assert len(made.done) == len(made.todo) == 1
-    seconds, source = made.wall_seconds()
+    seconds, source = estimate.wall_seconds(made)
     record = made.store.read(made.done[0].key)
     assert record is not None
     spent = sum(record[f"{part}_seconds"] for part in ("setup", "train", "test"))
     assert seconds == pytest.approx(spent + speed.startup())  # remembered
     assert source == "1 recorded runs"
     whole = plan.make(Request(**small))
-    assert whole.todo == [] and whole.wall_seconds() == (0.0, "")
+    assert whole.todo == [] and estimate.wall_seconds(whole) == (0.0, "")
     assert whole.workers() == (1, 1)
 
 
@@ -122,37 +111,6 @@ def test_failed_runs_are_to_do(small: dict[str, Any]) -> None:
 def test_planning_writes_nothing(tmp_path: Path, small: dict[str, Any]) -> None:
     plan.make(Request(**small))
     assert not list(tmp_path.iterdir())
-
-
-def test_time_is_unknown_until_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def measure(spec: Any, machine: Machine) -> speed.Speed:
-        asked.append(spec.method.label)
-        return speed.Speed(setup=1.0, once=0.01, training=0.001, testing=0.0001)
-
-    monkeypatch.setattr(speed, "measure_speed", measure)
-    monkeypatch.setattr(speed, "startup", lambda: 5.0)
-    request = {"tasks": ["digits", "scene_count"], "methods": ["linear", "lora"], "jobs": 1}
-    made = make(**request)
-    assert made.wall_seconds() == (None, "")
-    seconds, source = made.wall_seconds(measure=True)
-    # 400 training images once and in 10 epochs, 500 test images
-    assert seconds == pytest.approx(5 + 4 * (1 + 400 * (0.01 + 10 * 0.001) + 500 * 0.0001))
-    assert source == "speeds measured on this machine"
-    assert asked == ["linear", "lora"]
-    assert make(**request).wall_seconds() == (seconds, source)  # remembered
-    assert asked == ["linear", "lora"]
-    make(**request).wall_seconds(measure=True, fresh=True)
-    assert asked == ["linear", "lora"] * 2
-
-
-def test_the_start_of_workers_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "startup", lambda: 5.0)
-    monkeypatch.setattr(speed, "known", lambda *_: {"linear": speed.Speed(1.0, 0, 0, 0)})
-    request = {"tasks": ["digits"], "methods": ["linear"], "seeds": 4}
-    assert make(**request, jobs=1).wall_seconds()[0] == pytest.approx(5 + 4)
-    assert make(**request, jobs=2).wall_seconds()[0] == pytest.approx(2 * 5 + 2)
 
 
 # Arguments
@@ -375,90 +333,6 @@ def test_a_changed_list_is_another_run(vtab_root: Path) -> None:
     lists.write_text(lists.read_text().replace(" 9\n", " 8\n"))
     second = make(**request, methods=["linear"], data_root=str(vtab_root)).specs[0]
     assert first.key != second.key and first.fingerprint == second.fingerprint
-
-
-# Plan files
-
-
-@pytest.fixture
-def plan_file(tmp_path: Path) -> Callable[..., Request]:
-    def read(text: str, **changes: Any) -> Request:
-        (tmp_path / "plan.toml").write_text(text)
-        return plan.request_from_file(tmp_path / "plan.toml", changes)
-
-    return read
-
-
-PLAN = """
-suite = "mini"
-tasks = ["digits"]
-methods = ["linear", {name = "convpass", scale = 0.1}, "lora"]
-checkpoint = "random"
-seeds = 2
-jobs = 1
-
-[settings]
-"lora.rank" = 4
-[settings.protocol]
-epochs = 3
-image_size = 16
-"""
-
-
-def test_a_plan_file_is_a_request(plan_file: Callable[..., Request]) -> None:
-    request = plan_file(PLAN)
-    assert (request.seeds, request.jobs, request.tasks) == (2, 1, ["digits"])
-    made = plan.make(request)
-    assert [s.method.label for s in made.specs[:3]] == [
-        "linear",
-        "convpass(scale=0.1)",
-        "lora(rank=4)",
-    ]
-    assert made.specs[0].rules["epochs"] == 3
-
-
-def test_the_command_line_wins(plan_file: Callable[..., Request]) -> None:
-    request = plan_file(PLAN, seeds=1, settings={"protocol.epochs": "7", "lora.alpha": "2"})
-    rules = plan.make(request).specs[0].rules
-    assert request.seeds == 1
-    assert rules["epochs"] == 7 and rules["image_size"] == 16
-    assert request.settings["lora.rank"] == 4 and request.settings["lora.alpha"] == "2"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("seedz = 3", "unknown key in plan file"),
-        ("seeds = '3'", "seeds = '3' must be a whole number."),
-        ("seeds = true", "seeds = True must be a whole number."),
-        ("seeds = 0", "seeds = 0 must be a whole number of at least 1."),
-        ("methods = 'lora'", "methods = 'lora' must be an array."),
-        ("methods = [3]", "3"),
-        ("tasks = [3]", "3"),
-        ("suite = 3", "suite = 3 must be text."),
-        ("settings = 3", "settings = 3 must be a table."),
-        ("settings = {rank = 3}", "unknown name in --set 'rank'"),
-        ("settings = {protocol = {epochs = [3]}}", "protocol.epochs = [3] must be of type int."),
-        ("[settings.lora.deep]\nrank = 3", "unknown setting of lora 'deep.rank'"),
-        ("seeds = ", "is not valid TOML"),
-        ("seeds = 1\nseeds = 2", "is not valid TOML"),
-    ],
-)
-def test_bad_plan_files_are_refused(
-    plan_file: Callable[..., Request], text: str, message: str
-) -> None:
-    base = "" if text.startswith(("methods", "seeds = 1\n")) else 'methods = ["lora"]\n'
-    with pytest.raises(UsageError) as raised:
-        plan.make(plan_file(base + text))
-    assert message in str(raised.value)
-
-
-def test_an_unreadable_plan_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"cannot read plan file .*absent\.toml: No such file"):
-        plan.request_from_file(tmp_path / "absent.toml", {})
-    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match=r"bytes\.toml is not valid TOML"):
-        plan.request_from_file(tmp_path / "bytes.toml", {})
 
 
 def test_a_damaged_record_is_run_again(small: dict[str, Any]) -> None:

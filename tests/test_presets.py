@@ -13,7 +13,7 @@ from conftest import CLI
 
 from petlbench import api, formats, leaderboard, method, plan, presets, weights
 from petlbench.errors import UsageError
-from petlbench.plan import Request
+from petlbench.request import Request
 from petlbench.results import folders
 from petlbench.store import Store
 from petlbench.task import load_suite

@@ -17,11 +17,12 @@ from hypothesis import settings as effort
 from hypothesis import strategies as st
 
 import petlbench
-from petlbench import adapted, experiment, plan, protocol, search
+from petlbench import adapted, estimate, experiment, plan, protocol, search
 from petlbench.data import cache, vault
 from petlbench.errors import UsageError
 from petlbench.experiment import Machine
 from petlbench.method import MethodSpec
+from petlbench.request import Request
 from petlbench.results import folders
 from petlbench.spec import RunSpec
 from petlbench.store import Record, Store
@@ -51,7 +52,7 @@ def timeless(record: Record) -> Record:
 
 
 def made(small: dict[str, Any], **changes: Any) -> plan.Plan:
-    return plan.make(plan.Request(**{**small, "search": 3, **changes}))
+    return plan.make(Request(**{**small, "search": 3, **changes}))
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, stop: int = 0) -> list[RunSpec]:
@@ -434,8 +435,8 @@ def test_a_tuned_model_predicts_what_its_run_predicted(
 
 
 def test_without_a_search_nothing_is_new(small: dict[str, Any]) -> None:
-    assert plan.make(plan.Request(device="cpu")).specs[0].fingerprint == "d611e02ae473"
-    (spec,) = plan.make(plan.Request(**small)).specs
+    assert plan.make(Request(device="cpu")).specs[0].fingerprint == "d611e02ae473"
+    (spec,) = plan.make(Request(**small)).specs
     assert spec.search is None and "search" not in spec.as_dict()
     assert not set(protocol.SEARCH) & set(spec.rules)
     assert not [name for name in spec.members if name.startswith(search.PREFIX)]
@@ -443,7 +444,7 @@ def test_without_a_search_nothing_is_new(small: dict[str, Any]) -> None:
 
 def test_budgets_and_samplers_are_comparisons_of_their_own(small: dict[str, Any]) -> None:
     plans = [made(small), made(small, search=4), made(small, sampler="tpe")]
-    plans.append(plan.make(plan.Request(**small)))
+    plans.append(plan.make(Request(**small)))
     settings = small["settings"] | {"protocol.search_weight_decay": (0.5,)}
     plans.append(made(small, settings=settings))
     assert len({each.specs[0].fingerprint for each in plans}) == 5
@@ -493,7 +494,7 @@ def test_the_estimate_has_the_trials(small: dict[str, Any]) -> None:
     first, second = before.specs
     assert before.trials == {first.key: 3}
     assert before.trial_sizes == {"digits": (300, 100)}
-    extra = before.seconds(first, rate) - before.seconds(second, rate)
+    extra = estimate.seconds(before, first, rate) - estimate.seconds(before, second, rate)
     assert extra == pytest.approx(3 * rate.run(300, 1, 100))
     petlbench.run(**small, search=3)
     after = made(small, seeds=2)
@@ -504,7 +505,7 @@ def test_the_estimate_has_the_trials(small: dict[str, Any]) -> None:
 
 
 def test_a_sketch_has_the_sizes_that_were_published() -> None:
-    found = plan.make(plan.Request(suite="vtab-1k", tasks=["cifar"], search=2), sketch=True)
+    found = plan.make(Request(suite="vtab-1k", tasks=["cifar"], search=2), sketch=True)
     assert found.trial_sizes == {"cifar": (800, 200)}
 
 
@@ -630,8 +631,8 @@ def test_a_missing_validation_list_is_told_before_anything_runs(
     request = on_disk(small, vtab_root / "cifar") | {"tasks": ["cifar", "dtd"]}
     (vtab_root / "dtd" / "val200.txt").unlink()
     with pytest.raises(UsageError, match=r"(?s)1 of 2 tasks.*dtd: no list file .*val200\.txt"):
-        plan.make(plan.Request(**request, search=2))
-    assert plan.make(plan.Request(**request)).todo  # it is not needed without a search
+        plan.make(Request(**request, search=2))
+    assert plan.make(Request(**request)).todo  # it is not needed without a search
 
 
 def test_a_setting_that_a_method_does_not_have_cannot_be_searched(small: dict[str, Any]) -> None:

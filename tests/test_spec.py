@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 from dataclasses import replace
 from typing import Any
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 
 from petlbench import protocol
 from petlbench.method import MethodSpec
-from petlbench.spec import RunSpec
+from petlbench.spec import RunSpec, identify, identify_all
 from petlbench.weights import BackboneSpec
 
 RULES = protocol.load("vtab-1k").rules() | {"mean": [0.5] * 3, "std": [0.5] * 3}
@@ -114,6 +116,83 @@ def test_the_stored_form_holds_everything_but_paths() -> None:
         "label": "lora",
     }
     assert json.loads(text) == stored
+
+
+def plain(stored: dict[str, Any]) -> tuple[str, str]:
+    """Key and fingerprint by their definition: hashes of one JSON object each."""
+
+    def digest(told: dict[str, Any]) -> str:
+        text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    method, rules = stored["method"], dict(stored["protocol"])
+    del rules["name"]
+    comparison = {
+        "suite": stored["suite"],
+        "backbone": [stored["backbone"]["name"], stored["backbone"]["checkpoint"]],
+        "rules": protocol.said(rules),
+    }
+    run = {
+        "task": stored["task"],
+        "seed": stored["seed"],
+        "method": [method["name"], method["source"], method["config"]],
+        "members": stored["members"],
+    }
+    if "lineage" in stored:
+        comparison["lineage"] = stored["lineage"]
+    if "search" in stored:
+        comparison["search"] = [stored["search"]["trials"], stored["search"]["sampler"]]
+        run["space"] = stored["search"]["space"]
+    if "preset" in method:
+        run["method"].append(method["preset"]["name"])
+    return digest(comparison | run)[:16], digest(comparison)[:12]
+
+
+VALUES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(-9, 9), st.text(max_size=9))
+TABLES = st.dictionaries(st.text(max_size=9), VALUES, max_size=3)
+METHODS = st.builds(
+    MethodSpec,
+    reference=st.text(max_size=9),
+    name=st.text(max_size=9),
+    source=st.none() | st.text(max_size=9),
+    config=TABLES,
+    label=st.text(max_size=9),
+    preset=st.none() | st.fixed_dictionaries({"name": st.text(max_size=9)}),
+)
+SEARCHES = st.none() | st.fixed_dictionaries(
+    {"trials": st.integers(1, 99), "sampler": st.text(max_size=9), "space": TABLES}
+)
+
+
+@given(st.data())
+def test_many_at_once_have_the_keys_of_each_alone(data: st.DataObject) -> None:
+    """Also where they share their parts, as the specs of a plan do, and as records tell them."""
+
+    def some(kind: st.SearchStrategy[Any]) -> list[Any]:
+        return data.draw(st.lists(kind, min_size=1, max_size=2))
+
+    rules = [RULES | more for more in some(TABLES.filter(lambda table: "name" not in table))]
+    parts = itertools.product(
+        some(st.text(max_size=9)), some(METHODS), some(TABLES), some(SEARCHES), rules
+    )
+    specs = [
+        replace(
+            SPEC,
+            suite=data.draw(st.text(max_size=9)),
+            seed=seed,
+            method=method,
+            members=members,
+            search=searched,
+            lineage=lineage,
+            rules=each,
+        )
+        for seed, (lineage, method, members, searched, each) in enumerate(parts)
+    ]
+    alone = [(spec.key, spec.fingerprint) for spec in map(replace, specs)]
+    identify_all(specs)
+    for spec, expected in zip(specs, alone, strict=True):
+        stored = json.loads(json.dumps(spec.as_dict()))
+        assert (spec.key, spec.fingerprint) == expected == plain(stored) == identify(stored)
 
 
 SEARCH = {"trials": 8, "sampler": "random", "space": {"rank": [4, 8]}}

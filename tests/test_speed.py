@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from petlbench import experiment, method, plan, speed, weights
 from petlbench.errors import UsageError
 from petlbench.experiment import Machine
+from petlbench.request import Request
 from petlbench.spec import RunSpec
 from petlbench.speed import Speed
 
@@ -22,7 +23,7 @@ from petlbench.speed import Speed
 def sketch(*methods: str, **request: Any) -> plan.Plan:
     settings = {"protocol.image_size": 16, **request.pop("settings", {})}
     given = {"tasks": ["digits"], "device": "cpu", "settings": settings, **request}
-    return plan.make(plan.Request(methods=methods, **given), sketch=True)
+    return plan.make(Request(methods=methods, **given), sketch=True)
 
 
 def specs(*methods: str, **request: Any) -> list[RunSpec]:

@@ -10,6 +10,7 @@ import pytest
 import petlbench
 from petlbench import api, plan
 from petlbench.data.vault import Peeked, Vault
+from petlbench.request import Request
 from petlbench.store import Store
 from petlbench.task import load_suite
 
@@ -91,7 +92,7 @@ def test_a_method_cannot_open_what_the_cache_made_of_test_images(
 
 
 def test_test_images_are_read_once_and_after_training(small: dict[str, Any], task: Path) -> None:
-    made = plan.make(plan.Request(**arguments(small, task)))
+    made = plan.make(Request(**arguments(small, task)))
     spec, suite = made.specs[0], load_suite("vtab-1k")
     vault = Vault(spec, suite, suite.select(["cifar"])[0], task.parent)
     training = vault.training()
@@ -112,7 +113,7 @@ def test_test_images_are_read_once_and_after_training(small: dict[str, Any], tas
 
 def test_files_that_are_also_for_training_stay_open(small: dict[str, Any], vtab_root: Path) -> None:
     request = small | {"suite": "vtab-1k", "tasks": ["cifar"], "data_root": str(vtab_root)}
-    made = plan.make(plan.Request(**request | {"backbone": "vit_mini", "seeds": 1}))
+    made = plan.make(Request(**request | {"backbone": "vit_mini", "seeds": 1}))
     suite = load_suite("vtab-1k")
     vault = Vault(made.specs[0], suite, suite.select(["cifar"])[0], vtab_root)
     with vault.seal(vault.training()):
@@ -143,8 +144,8 @@ def test_a_look_at_the_test_curve_changes_nothing(small: dict[str, Any]) -> None
 
 def test_a_run_without_the_curve_is_run_again_where_it_is_asked_for(small: dict[str, Any]) -> None:
     petlbench.run(**small)
-    assert plan.make(plan.Request(**small)).todo == []
-    made = plan.make(plan.Request(**small, report_peek=True))
+    assert plan.make(Request(**small)).todo == []
+    made = plan.make(Request(**small, report_peek=True))
     assert len(made.todo) == 1
     api.execute(made)
-    assert plan.make(plan.Request(**small, report_peek=True)).todo == []
+    assert plan.make(Request(**small, report_peek=True)).todo == []

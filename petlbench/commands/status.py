@@ -71,10 +71,11 @@ def _look(options: argparse.Namespace, plan: Plan | None) -> tuple[str, bool]:
 
 def _left(found: Status, plan: Plan) -> str:
     """How long until all is done, from recorded runs; empty where they do not tell."""
+    from petlbench import estimate
     from petlbench.progress import duration
 
     todo = [spec for spec in plan.specs if spec.key not in found.done]
-    cost = plan.seconds_left(todo)
+    cost = estimate.seconds_left(plan, todo)
     if not todo or cost is None:
         return ""
     spent = sum(time.time() - run.since for run in found.running)

@@ -87,27 +87,33 @@ def parse(file: Path, base: Path, classes: int) -> tuple[list[str], list[int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read as a list of images: {error}") from error
     paths, labels = [], []
+    allowed = {str(label) for label in range(classes)}
     for number, line in enumerate(text.split("\n"), start=1):
         line = line.strip()
         if not line:
             continue
         path, _, label = line.rpartition(" ")
-        wrong = ""
-        if not path or not _LABEL.fullmatch(label):
-            wrong = " is not 'relative/path label'."
-        elif not 0 <= int(label) < classes:
-            wrong = f": the label must be in 0..{classes - 1}."
-        elif os.path.isabs(path) or (".." in path and ".." in Path(path).parts):
-            wrong = f": the path must stay inside {base}."
-        elif "\0" in path:
-            wrong = ": a path cannot hold the character NUL."
-        if wrong:
+        odd = ".." in path or ":" in path or "\0" in path or not path[:1].isalnum()
+        if (odd or label not in allowed) and (wrong := _wrong(path, label, classes, base)):
             raise UsageError(f"{file}, line {number}: {line[:80]!r}{wrong}")
         paths.append(path)
         labels.append(int(label))
     if not paths:
         raise UsageError(f"{file} lists no images.")
     return paths, labels
+
+
+def _wrong(path: str, label: str, classes: int, base: Path) -> str:
+    """What is wrong with a line; empty if nothing is."""
+    if not path or not _LABEL.fullmatch(label):
+        return " is not 'relative/path label'."
+    if not 0 <= int(label) < classes:
+        return f": the label must be in 0..{classes - 1}."
+    if os.path.isabs(path) or ".." in Path(path).parts:
+        return f": the path must stay inside {base}."
+    if "\0" in path:
+        return ": a path cannot hold the character NUL."
+    return ""
 
 
 class Under(Sequence[Path]):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from conftest import CLI
 
-from petlbench import api, plan
+from petlbench import api, estimate, plan, request
 from petlbench.backends import slurm
 from petlbench.errors import UsageError
-from petlbench.plan import Request
+from petlbench.request import Request
 from petlbench.store import Record, Store
 
 pytest.importorskip("submitit")
@@ -262,7 +262,7 @@ def test_resources_come_from_a_plan_file(tmp_path: Path) -> None:
     (tmp_path / "plan.toml").write_text(PLAN)
 
     def read(**changes: Any) -> Request:
-        return plan.request_from_file(tmp_path / "plan.toml", changes)
+        return request.from_file(tmp_path / "plan.toml", changes)
 
     assert (read().backend, read().resources) == (
         "slurm",
@@ -282,4 +282,4 @@ def test_other_machines_are_not_judged_by_this_one(sent: dict[str, Any]) -> None
     machine = made.machine
     assert (machine.device, machine.jobs, machine.threads) == ("cuda", 3, 4)
     assert (machine.attention, machine.workers) == ("fused", 4)
-    assert made.wall_seconds(measure=True) == (None, "")
+    assert estimate.wall_seconds(made, measure=True) == (None, "")

@@ -22,6 +22,7 @@ from petlbench.data.vault import random_images
 from petlbench.errors import RunError, UsageError
 from petlbench.experiment import Machine, measure
 from petlbench.problems import retrieval
+from petlbench.request import Request
 from petlbench.store import Store
 
 CONFIGURATION: dict[str, Any] = {
@@ -165,7 +166,7 @@ def test_what_is_frozen_is_computed_once(
 ) -> None:
     """The same losses whether a frozen tower is computed once or in every step."""
     rules = {"towers": towers, "drop_path": 0.0}
-    made = plan.make(plan.Request(**arguments(data, methods=["lora"], rules=rules)))
+    made = plan.make(Request(**arguments(data, methods=["lora"], rules=rules)))
     fast, _ = measure(made.specs[0], Machine(data_root=str(data)), lambda _: None)
     monkeypatch.setattr(backbone.Backbone, "frozen_stages", lambda self: 0)
     from petlbench.backbones.clip import CLIP
@@ -178,7 +179,7 @@ def test_what_is_frozen_is_computed_once(
 
 
 def test_maps_start_as_the_identity(data: Path) -> None:
-    made = plan.make(plan.Request(**arguments(data, methods=["linear", "zero_shot"])))
+    made = plan.make(Request(**arguments(data, methods=["linear", "zero_shot"])))
     linear, plain = (experiment.prepare(spec, Machine()).eval() for spec in made.specs)
     images = torch.randn(3, 3, 32, 32)
     with torch.no_grad():
@@ -203,12 +204,12 @@ def test_bad_input(data: Path) -> None:
     with pytest.raises(UsageError, match="both towers: --backbone clip:"):
         rules = {"towers": "image", "head": "fresh"}
         request = arguments(data, methods=["lora"], backbone="vit_mini", rules=rules)
-        plan.make(plan.Request(**request))
+        plan.make(Request(**request))
     with pytest.raises(UsageError, match="vit_mini has none"):
-        plan.make(plan.Request(**arguments(data, methods=["lora"], backbone="vit_mini")))
+        plan.make(Request(**arguments(data, methods=["lora"], backbone="vit_mini")))
     with pytest.raises(UsageError, match="mixup is for classes"):
-        plan.make(plan.Request(**arguments(data, methods=["lora"], rules={"mixup": 0.5})))
+        plan.make(Request(**arguments(data, methods=["lora"], rules={"mixup": 0.5})))
     with pytest.raises(UsageError, match="method convpass does not fit"):
-        plan.make(plan.Request(**arguments(data, methods=["convpass"])))
+        plan.make(Request(**arguments(data, methods=["convpass"])))
     with pytest.raises(RunError, match="has no captions"):
         retrieval.captions(random_images(3, 8, 2))
