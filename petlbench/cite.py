@@ -18,6 +18,7 @@ from petlbench import method
 from petlbench.errors import UsageError, unknown
 from petlbench.store import Record
 from petlbench.task import load_suite
+from petlbench.wording import visible
 
 # Suite -> task -> keys; "" is the suite itself. Nothing to cite: rendered by petlbench.
 DATA: dict[str, dict[str, tuple[str, ...]]] = {
@@ -166,8 +167,9 @@ class Citations:
             self.add(LIBRARY)
 
     def text(self) -> str:
-        """BibTeX, which ignores what stands between entries: there the gaps are told."""
-        comments = [f"% {' '.join(line.split())}" for line in dict.fromkeys(self.missing)]
+        """BibTeX, which ignores what stands between entries up to an @: there the gaps are told."""
+        told = [visible(line).replace("@", "(at)") for line in dict.fromkeys(self.missing)]
+        comments = [f"% {' '.join(line.split())}" for line in told]
         return "\n\n".join([*self.entries.values(), *comments] or ["% nothing to cite"]) + "\n"
 
 

@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import petlbench
-from petlbench import adapted, formats, report, results
+from petlbench import adapted, formats, report, results, spreadsheet
 from petlbench.errors import UsageError
 from petlbench.formats import latex, markdown
 from petlbench.method import folder
 from petlbench.results import Results
 from petlbench.spec import identify
+from petlbench.wording import visible
 
 # -- nothing that is data runs code ---------------------------------------------------------------
 
@@ -126,8 +127,9 @@ def test_a_file_that_a_record_names_is_not_run(
 # -- names are shown as they are ------------------------------------------------------------------
 
 MARKUP = "<>&\"'`*_[]()!#~|\\{}$%^=+-:;/.0123 \n\t"
+HIDDEN = "\x00\x07\x08\x1b\r\x7f\x85\x9b\u200b\u202e\u2066\u2069\u2028\ufeff\U000e0041"
 texts = st.text(
-    st.one_of(st.sampled_from(MARKUP), st.characters(exclude_categories=["Cs", "Cc"])),
+    st.one_of(st.sampled_from(MARKUP + HIDDEN), st.characters(exclude_categories=["Cs"])),
     min_size=1,
     max_size=40,
 ).filter(str.strip)
@@ -147,6 +149,16 @@ NASTY = (
     r"\input{/etc/passwd} \write18{ls} % comment",
     "x }} {% raw %} {{ 7*7 }}",
     "</table></script><img src=x onerror=alert(1)>",
+    "\x1b[2J\x1b[31mred\x1b]0;title\x07 \x9b1A",
+    "all is well\rerror\x08\x08",
+    "safe\u202egnp.exe\u2066 zero\u200bwidth \x00",
+    "[bold red]markup[/] :warning: \\[dim]",
+    "=cmd|' /C calc'!A0",
+    "@SUM(1+1)*cmd",
+    "-2+3",
+    "'=1",
+    "a--b ``quoted'' ?`",
+    "NA",
 )
 
 
@@ -173,7 +185,8 @@ class Shown(HTMLParser):
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    """As it is shown where ends of lines do not count."""
+    return " ".join(visible(text).split())
 
 
 def shown(page: str) -> tuple[list[str], set[str]]:
@@ -194,6 +207,15 @@ def comparison(name: str) -> Results:
         if record["spec"]["method"]["name"] == "lora":
             record["spec"]["method"] |= {"name": name, "label": name}
     return synthetic.results(found)
+
+
+def is_formula(cell: str) -> bool:
+    """What a spreadsheet takes for one: OWASP's list, without numbers."""
+    try:
+        float(cell)
+    except ValueError:
+        return cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return False
 
 
 def with_examples(test):  # type: ignore[no-untyped-def]
@@ -223,8 +245,11 @@ def test_names_in_every_format(name: str) -> None:
     assert written["latex"].count(latex.escape(name)) >= 3
     assert written["latex"].count(r"\begin{") == written["latex"].count(r"\end{") == 2
 
-    assert name in [row["method"] for row in csv.DictReader(io.StringIO(written["csv"], ""))]
-    assert name in [row["method"] for row in csv.DictReader(io.StringIO(written["tidy"], ""))]
+    for form in ("csv", "tidy"):
+        read = list(csv.DictReader(io.StringIO(written[form], "")))
+        assert name in [spreadsheet.unguarded(row["method"]) for row in read]
+        assert not any(is_formula(cell) for row in read for cell in row.values())
+    assert name in found[0].frame()["method"].tolist()
     assert name in [row["method"] for row in json.loads(written["json"])[0]["rows"]]
 
 
