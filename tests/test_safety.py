@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import petlbench
-from petlbench import adapted, formats, report, results, spreadsheet
+from petlbench import adapted, cli, formats, method, report, results, spreadsheet
 from petlbench.errors import UsageError
 from petlbench.formats import latex, markdown
 from petlbench.method import folder
@@ -122,6 +123,56 @@ def test_a_file_that_a_record_names_is_not_run(
     with pytest.raises(UsageError, match="is a method of your own: say where its file is"):
         adapted.untrained(record)
     assert name in report.render(found)
+
+
+READING = (
+    ["leaderboard", "--results", "results"],
+    ["compare", "linear", "{name}", "--results", "results"],
+    ["list", "runs"],
+    ["status", "--results", "results"],
+    ["cite", "results"],
+    ["report", "-o", "page.html"],
+    ["plot", "params-vs-accuracy", "-o", "figure.svg"],
+    ["merge", "results", "--into", "merged"],
+    ["export", "--run", "{key}"],
+    ["predict", "--run", "{key}", "picture.png"],
+    ["reproduce", "{name}", "--suite", "evil"],
+    ["match", "--parameters", "2M"],
+)
+LEAVES_A_MARK = "import pathlib; pathlib.Path({!r}).write_text('')"
+
+
+@pytest.mark.parametrize("name", ["./evil.py", "evil", "theirs", "evil:x"])
+def test_no_command_that_reads_results_runs_what_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Files beside the results, modules that could be imported, and methods of other packages."""
+    mark = tmp_path / "mark"
+    code = LEAVES_A_MARK.format(str(mark))
+    for file in ("evil.py", "results/evil.py", "evil_package/__init__.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(code)
+    shutil.copy(tmp_path / "evil.py", tmp_path / "evil_package" / "method.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("theirs", "evil_package.method:Mine", method.ENTRY_POINTS)
+    monkeypatch.setattr(method, "installed", lambda: {"theirs": point})
+    (tmp_path / "picture.png").write_bytes(b"")
+    found = synthetic.records(["lora", "linear"], 1, 1, images=10)
+    found[0]["spec"]["method"] |= {"name": name, "label": name, "source": "0" * 64}
+    found[0]["spec"]["method"]["preset"] = {"name": "./evil.py", "chosen": "./evil.py"}
+    for record in found:
+        record["spec"]["protocol"]["name"] = record["spec"]["suite"] = "evil"
+        record["spec"]["backbone"]["name"] = "evil"
+        record["key"], record["fingerprint"] = identify(record["spec"])
+    synthetic.write(tmp_path / "results", found, keep=False)
+    for words in READING:
+        with pytest.raises(SystemExit):
+            cli.main([word.format(name=name, key=found[0]["key"]) for word in words])
+        assert not mark.exists(), words
+    (tmp_path / "marked.py").write_text(code)  # and named, it is run
+    with pytest.raises(SystemExit):
+        cli.main(["check", "./marked.py"])
+    assert mark.exists()
 
 
 # -- names are shown as they are ------------------------------------------------------------------
