@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from test_safety import HIDDEN, NASTY, PACKAGE, is_formula, texts
 
 import petlbench
 from petlbench import cite, cli, leaderboard, plots, progress, report, screen, spreadsheet
+from petlbench.commands import _shared as shared
 from petlbench.formats import table
 from petlbench.plots._base import lettered, styled
 from petlbench.results import Results
@@ -191,6 +193,20 @@ def test_what_is_piped_is_kept(folder: Path, capsys: pytest.CaptureFixture[str])
         cli.main(["leaderboard", "--results", str(folder), "--format", "csv"])
     rows = csv.DictReader(io.StringIO(capsys.readouterr().out, ""))
     assert {spreadsheet.unguarded(row["method"]) for row in rows} == set(ODD)
+
+
+def test_what_is_shown_of_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for terminal, told in ((True, "a,\\x1b[2J\n"), (False, "a,\x1b[2J\n")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal)
+        shared.output("a,\x1b[2J\n", None)
+        assert capsys.readouterr().out == told
+
+
+def test_a_spinner() -> None:
+    with shared.status("[red]\x1b[2J") as spinner:
+        assert str(spinner.renderable.text) == r"[red]\x1b[2J"
 
 
 def test_warnings(folder: Path) -> None:
