@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from petlbench import formats, judged, leaderboard, results
 from petlbench.results import Results, folders
 from petlbench.store import Record, Store, write_text
+from petlbench.wording import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,7 @@ def load_results(folder: Path | str = "results") -> pd.DataFrame:
 
     found, problems = finished(folder)
     for problem in problems:
-        warnings.warn(problem, stacklevel=2)
+        warnings.warn(visible(problem), stacklevel=2)
     return pd.DataFrame([as_line(each) for record in found for each in leaderboard.tested(record)])
 
 

@@ -12,12 +12,14 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from petlbench import method
 from petlbench.errors import UsageError, unknown
 from petlbench.store import Record
 from petlbench.task import load_suite
+from petlbench.wording import visible
 
 # Suite -> task -> keys; "" is the suite itself. Nothing to cite: rendered by petlbench.
 DATA: dict[str, dict[str, tuple[str, ...]]] = {
@@ -166,8 +168,9 @@ class Citations:
             self.add(LIBRARY)
 
     def text(self) -> str:
-        """BibTeX, which ignores what stands between entries: there the gaps are told."""
-        comments = [f"% {' '.join(line.split())}" for line in dict.fromkeys(self.missing)]
+        """BibTeX, which ignores what stands between entries up to an @: there the gaps are told."""
+        told = [visible(line).replace("@", "(at)") for line in dict.fromkeys(self.missing)]
+        comments = [f"% {' '.join(line.split())}" for line in told]
         return "\n\n".join([*self.entries.values(), *comments] or ["% nothing to cite"]) + "\n"
 
 
@@ -206,9 +209,19 @@ def file_of(reference: str) -> Path | None:
     if found and member and member not in method.members(found):
         return None
     if found is None and (point := method.installed().get(reference)):
-        spec = importlib.util.find_spec(point.module)
-        found = Path(spec.origin) if spec and spec.origin else None
+        found = _file_of_module(point.module)
     return found
+
+
+def _file_of_module(name: str) -> Path | None:
+    """Step by step, as finding a module of a package at once imports the package."""
+    top, *below = name.split(".")
+    spec = importlib.util.find_spec(top)
+    for part in below:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(part, spec.submodule_search_locations)
+    return Path(spec.origin) if spec and spec.origin else None
 
 
 def constant(file: Path) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from petlbench import commands
-from petlbench.commands._shared import Parser
+from petlbench.commands._shared import Parser, warn
 from petlbench.errors import RunError, UsageError
 
 EXAMPLES = """\
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except (UsageError, RunError) as error:
-        print(f"petlbench: {error}", file=sys.stderr)
+        warn([str(error)])
         code = 2
     except KeyboardInterrupt:
         print(f"\npetlbench: interrupted. {kept(arguments)}".rstrip(), file=sys.stderr)

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from petlbench.wording import visible
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -53,7 +55,6 @@ class Display:
     """A bar over all runs and a line per run in flight; silent when not on a terminal."""
 
     def __init__(self, folder: Path, total: int, enabled: bool | None = None) -> None:
-        from rich.console import Console
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -63,8 +64,10 @@ class Display:
             TimeRemainingColumn,
         )
 
+        from petlbench import screen
+
         self.folder, self.started = folder, time.time()
-        console = Console(stderr=True)
+        console = screen.console(stderr=True)
         self.enabled = sys.stderr.isatty() if enabled is None else enabled
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
@@ -148,6 +151,7 @@ def _read(folder: Path, since: float) -> dict[str, tuple[str, int, int]]:
             text = Path(entry.path).read_text(encoding="utf-8").partition("\n")[0]
         except (OSError, UnicodeDecodeError):
             continue
+        text = visible(text)
         fraction = next((word for word in text.split() if "/" in word), "0/1")
         done, _, total = fraction.partition("/")
         if done.isdigit() and total.isdigit():

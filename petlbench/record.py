@@ -168,6 +168,8 @@ def _misfits(value: Any, shape: Any, where: str = "") -> Iterator[str]:
         if type(value) is not shape.kind:
             yield f"has {where} = {_shown(value)}, which is not a {shape.kind.__name__}"
         else:
+            if shape.kind is dict and not all(map(_text, value)):
+                yield f"has a name in {where} which is not text"
             parts = value.items() if shape.kind is dict else enumerate(value)
             for name, part in parts:
                 if not _holds(part, shape.shape):

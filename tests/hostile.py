@@ -75,13 +75,15 @@ def images() -> Cases:
 
 
 def zipped(
-    files: Mapping[str, bytes], alter: Callable[[zipfile.ZipInfo], None] | None = None
+    files: Mapping[str, bytes],
+    alter: Callable[[zipfile.ZipInfo], None] | None = None,
+    how: int = zipfile.ZIP_DEFLATED,
 ) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             info = zipfile.ZipInfo(name)
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info.compress_type = how
             if alter:
                 alter(info)
             archive.writestr(info, content)
@@ -122,6 +124,8 @@ def archives() -> Cases:
         "pipe.tar": (tarred("a", mode="w", type=tarfile.FIFOTYPE), kind),
         "bomb.zip": (zipped({"zeros": zeros}), "100 times its size"),
         "bomb.tgz": (tarred("zeros", zeros), "100 times its size"),
+        "packed-by-bzip2.zip": (zipped({"a": b"1"}, how=zipfile.ZIP_BZIP2), "than deflate"),
+        "header-of-4-MB.tgz": (tarred("x", b"\0" * 2**22, type=tarfile.XHDTYPE), "a header in it"),
         "two-in-one.zip": (zipped({"a/B": b"1", "a/b": b"2"}), "would be one file"),
         "name-too-long.zip": (zipped({"a" * 300: b"1"}), "cannot extract"),
         "cut.zip": (zip_[: len(zip_) // 2], corrupt),

@@ -9,6 +9,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import petlbench
-from petlbench import adapted, formats, report, results
+from petlbench import adapted, cli, formats, method, report, results, spreadsheet
 from petlbench.errors import UsageError
 from petlbench.formats import latex, markdown
 from petlbench.method import folder
 from petlbench.results import Results
 from petlbench.spec import identify
+from petlbench.wording import visible
 
 # -- nothing that is data runs code ---------------------------------------------------------------
 
@@ -123,11 +125,62 @@ def test_a_file_that_a_record_names_is_not_run(
     assert name in report.render(found)
 
 
+READING = (
+    ["leaderboard", "--results", "results"],
+    ["compare", "linear", "{name}", "--results", "results"],
+    ["list", "runs"],
+    ["status", "--results", "results"],
+    ["cite", "results"],
+    ["report", "-o", "page.html"],
+    ["plot", "params-vs-accuracy", "-o", "figure.svg"],
+    ["merge", "results", "--into", "merged"],
+    ["export", "--run", "{key}"],
+    ["predict", "--run", "{key}", "picture.png"],
+    ["reproduce", "{name}", "--suite", "evil"],
+    ["match", "--parameters", "2M"],
+)
+LEAVES_A_MARK = "import pathlib; pathlib.Path({!r}).write_text('')"
+
+
+@pytest.mark.parametrize("name", ["./evil.py", "evil", "theirs", "evil:x"])
+def test_no_command_that_reads_results_runs_what_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Files beside the results, modules that could be imported, and methods of other packages."""
+    mark = tmp_path / "mark"
+    code = LEAVES_A_MARK.format(str(mark))
+    for file in ("evil.py", "results/evil.py", "evil_package/__init__.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(code)
+    shutil.copy(tmp_path / "evil.py", tmp_path / "evil_package" / "method.py")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    point = EntryPoint("theirs", "evil_package.method:Mine", method.ENTRY_POINTS)
+    monkeypatch.setattr(method, "installed", lambda: {"theirs": point})
+    (tmp_path / "picture.png").write_bytes(b"")
+    found = synthetic.records(["lora", "linear"], 1, 1, images=10)
+    found[0]["spec"]["method"] |= {"name": name, "label": name, "source": "0" * 64}
+    found[0]["spec"]["method"]["preset"] = {"name": "./evil.py", "chosen": "./evil.py"}
+    for record in found:
+        record["spec"]["protocol"]["name"] = record["spec"]["suite"] = "evil"
+        record["spec"]["backbone"]["name"] = "evil"
+        record["key"], record["fingerprint"] = identify(record["spec"])
+    synthetic.write(tmp_path / "results", found, keep=False)
+    for words in READING:
+        with pytest.raises(SystemExit):
+            cli.main([word.format(name=name, key=found[0]["key"]) for word in words])
+        assert not mark.exists(), words
+    (tmp_path / "marked.py").write_text(code)  # and named, it is run
+    with pytest.raises(SystemExit):
+        cli.main(["check", "./marked.py"])
+    assert mark.exists()
+
+
 # -- names are shown as they are ------------------------------------------------------------------
 
 MARKUP = "<>&\"'`*_[]()!#~|\\{}$%^=+-:;/.0123 \n\t"
+HIDDEN = "\x00\x07\x08\x1b\r\x7f\x85\x9b\u200b\u202e\u2066\u2069\u2028\ufeff\U000e0041"
 texts = st.text(
-    st.one_of(st.sampled_from(MARKUP), st.characters(exclude_categories=["Cs", "Cc"])),
+    st.one_of(st.sampled_from(MARKUP + HIDDEN), st.characters(exclude_categories=["Cs"])),
     min_size=1,
     max_size=40,
 ).filter(str.strip)
@@ -147,6 +200,16 @@ NASTY = (
     r"\input{/etc/passwd} \write18{ls} % comment",
     "x }} {% raw %} {{ 7*7 }}",
     "</table></script><img src=x onerror=alert(1)>",
+    "\x1b[2J\x1b[31mred\x1b]0;title\x07 \x9b1A",
+    "all is well\rerror\x08\x08",
+    "safe\u202egnp.exe\u2066 zero\u200bwidth \x00",
+    "[bold red]markup[/] :warning: \\[dim]",
+    "=cmd|' /C calc'!A0",
+    "@SUM(1+1)*cmd",
+    "-2+3",
+    "'=1",
+    "a--b ``quoted'' ?`",
+    "NA",
 )
 
 
@@ -173,7 +236,8 @@ class Shown(HTMLParser):
 
 
 def one_line(text: str) -> str:
-    return " ".join(text.split())
+    """As it is shown where ends of lines do not count."""
+    return " ".join(visible(text).split())
 
 
 def shown(page: str) -> tuple[list[str], set[str]]:
@@ -194,6 +258,15 @@ def comparison(name: str) -> Results:
         if record["spec"]["method"]["name"] == "lora":
             record["spec"]["method"] |= {"name": name, "label": name}
     return synthetic.results(found)
+
+
+def is_formula(cell: str) -> bool:
+    """What a spreadsheet takes for one: OWASP's list, without numbers."""
+    try:
+        float(cell)
+    except ValueError:
+        return cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return False
 
 
 def with_examples(test):  # type: ignore[no-untyped-def]
@@ -223,8 +296,11 @@ def test_names_in_every_format(name: str) -> None:
     assert written["latex"].count(latex.escape(name)) >= 3
     assert written["latex"].count(r"\begin{") == written["latex"].count(r"\end{") == 2
 
-    assert name in [row["method"] for row in csv.DictReader(io.StringIO(written["csv"], ""))]
-    assert name in [row["method"] for row in csv.DictReader(io.StringIO(written["tidy"], ""))]
+    for form in ("csv", "tidy"):
+        read = list(csv.DictReader(io.StringIO(written[form], "")))
+        assert name in [spreadsheet.unguarded(row["method"]) for row in read]
+        assert not any(is_formula(cell) for row in read for cell in row.values())
+    assert name in found[0].frame()["method"].tolist()
     assert name in [row["method"] for row in json.loads(written["json"])[0]["rows"]]
 
 

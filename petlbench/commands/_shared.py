@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from petlbench.errors import UsageError, unknown
+from petlbench.wording import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -291,46 +292,46 @@ def print_plan(plan: Plan, measure: bool = False, fresh: bool = False) -> None:
 
 
 def say(*lines: str) -> None:
-    """On the screen as they are and at once, also into a pipe."""
+    """On the screen, as text and at once, also into a pipe."""
     for line in lines:
-        print(line, flush=True)
+        print(visible(line), flush=True)
 
 
 def warn(problems: Iterable[str]) -> None:
-    """On standard error: sentences about what was left out."""
+    """On standard error: sentences about what was left out, or what went wrong."""
     for problem in problems:
-        print(f"petlbench: {problem}", file=sys.stderr)
+        print(f"petlbench: {visible(problem)}", file=sys.stderr)
 
 
 def console() -> Console:
     """For tables."""
-    from rich.console import Console
-
-    class Quiet(Console):
-        def on_broken_pipe(self) -> None:  # `petlbench plan | head` ends quietly, see cli.main
-            raise BrokenPipeError
+    from petlbench import screen
 
     # a pipe has no width: do not let the table wrap at 80 columns there
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 120)
-    return Quiet(width=width)
+    return screen.console(width=width)
 
 
 def status(text: str, show: bool = True) -> AbstractContextManager[Any]:
     """A spinner on standard error while something takes seconds; silent in a pipe."""
-    from rich.console import Console
+    from rich.markup import escape
 
-    return Console(stderr=True).status(text) if show else nullcontext()
+    from petlbench import screen
+
+    shown = escape(visible(text))  # a spinner takes no part in the console's reading of strings
+    return screen.console(stderr=True).status(shown) if show else nullcontext()
 
 
 @contextmanager
 def bars() -> Iterator[Callable[[str, int, int], None]]:
     """A bar for each thing that is being done, called with (what, done, total)."""
     from rich import progress
-    from rich.console import Console
+
+    from petlbench import screen
 
     columns = progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn()
     text = progress.TextColumn("{task.description}", markup=False)
-    console = Console(stderr=True)
+    console = screen.console(stderr=True)
     shown: dict[str, progress.TaskID] = {}
     with progress.Progress(
         text, *columns, console=console, disable=not sys.stderr.isatty()
@@ -338,7 +339,7 @@ def bars() -> Iterator[Callable[[str, int, int], None]]:
 
         def show(what: str, done: int, total: int) -> None:
             if what not in shown:
-                shown[what] = display.add_task(what, total=total)
+                shown[what] = display.add_task(visible(what), total=total)
             display.update(shown[what], completed=done, total=total)
             if done >= total:
                 display.remove_task(shown.pop(what))
@@ -356,14 +357,15 @@ def save(write: Callable[[], object], file: Path) -> None:
         write()
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror or error}.") from error
-    print(f"wrote {file}")
+    say(f"wrote {file}")
 
 
 def output(text: str, file: Path | None) -> None:
-    """To the file of `--output`, or to the screen."""
+    """To the file of `--output`, into a pipe as it is, or to the screen."""
     from petlbench.store import write_text
 
     if file is None:
-        print(text, end="" if text.endswith("\n") else "\n")
+        shown = visible(text) if sys.stdout.isatty() else text
+        print(shown, end="" if text.endswith("\n") else "\n")
     else:
         save(lambda: write_text(file, text), file)

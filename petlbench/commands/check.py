@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from petlbench.commands import _shared as shared
 from petlbench.errors import UsageError
 
 ORDER = 95
@@ -26,22 +27,24 @@ def run(options: argparse.Namespace) -> int:
     sound = True
     for reference in options.methods:
         cls = method.load(reference)
-        print(f"{reference}: {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}")
+        shared.say(
+            f"{reference}: {(cls.__doc__ or '').strip().splitlines()[0] if cls.__doc__ else ''}"
+        )
         findings = list(findings_of(method.create(cls, reference, {})))
         for finding in findings:
             if finding.refused:
-                print(f"  refuses        {finding.model}: {finding.detail}")
+                shared.say(f"  refuses        {finding.model}: {finding.detail}")
         for claim in dict.fromkeys(f.claim for f in findings if not f.refused):
             failed = [f for f in findings if f.claim == claim and not f.holds]
-            print(f"  {'holds        ' if not failed else 'DOES NOT HOLD'}  {claim}")
+            shared.say(f"  {'holds        ' if not failed else 'DOES NOT HOLD'}  {claim}")
             for finding in failed:
-                print(f"                   on {finding.model}: {finding.detail}")
+                shared.say(f"                   on {finding.model}: {finding.detail}")
         holds = all(finding.holds for finding in findings)
         sound &= holds
         verdict = "is sound" if holds else "is NOT sound"
         checks = [finding for finding in findings if not finding.refused]
         models = len({finding.model for finding in checks})
-        print(f"  {reference} {verdict} ({len(checks)} checks on {models} tiny models)")
+        shared.say(f"  {reference} {verdict} ({len(checks)} checks on {models} tiny models)")
     return 0 if sound else 1
 
 
@@ -51,7 +54,9 @@ def _all() -> int:
     from petlbench.check import check as findings_of
     from petlbench.check import count_on_vit_b16
 
-    print(f"{'method':<18}{'verdict':<15}{'claims':>7}{'refuses':>9}{'ViT-B/16':>13}{'seconds':>9}")
+    shared.say(
+        f"{'method':<18}{'verdict':<15}{'claims':>7}{'refuses':>9}{'ViT-B/16':>13}{'seconds':>9}"
+    )
     sound = True
     for name in method.builtin():
         begin = time.perf_counter()
@@ -60,13 +65,14 @@ def _all() -> int:
         failed = [f for f in findings if not f.holds]
         refused = sum(f.refused for f in findings)
         sound &= not failed
-        print(
+        shared.say(
             f"{name:<18}{'DOES NOT HOLD' if failed else 'holds':<15}{len(findings) - refused:>7}"
             f"{refused:>9}{count_on_vit_b16(built):>13,}{time.perf_counter() - begin:>9.1f}",
-            flush=True,
         )
         for finding in failed:
-            print(f"    {finding.claim}, on {finding.model}: {finding.detail}")
-    print("claims: measured on tiny models; refuses: tiny models that the method does not fit;")
-    print("ViT-B/16: trainable parameters, declared and measured, without the head")
+            shared.say(f"    {finding.claim}, on {finding.model}: {finding.detail}")
+    shared.say(
+        "claims: measured on tiny models; refuses: tiny models that the method does not fit;"
+    )
+    shared.say("ViT-B/16: trainable parameters, declared and measured, without the head")
     return 0 if sound else 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,18 +111,18 @@ def _prepare(options: argparse.Namespace, root: Path) -> int:
             )
     for what, names in (("made", outcome.made), ("there already", outcome.kept)):
         if names:
-            print(f"{what}: {', '.join(names)}")
+            shared.say(f"{what}: {', '.join(names)}")
     if not outcome.failed:
         only = ["--tasks", ",".join(options.tasks)] if options.tasks else []
         again = ["petlbench", "run", "--suite", suite.name, "--data-root", str(root), *only]
-        print(f"next: {shlex.join(again)}")
+        shared.say(f"next: {shlex.join(again)}")
         return 0
     grouped: dict[str, list[str]] = {}
     for name, reason in outcome.failed.items():
         grouped.setdefault(reason, []).append(name)
     lines = [f"{', '.join(names)}: {reason}" for reason, names in grouped.items()]
     count = f"{len(outcome.failed)} of {len(tasks)} tasks could not be prepared"
-    print("\n".join([f"petlbench: {count}.", *lines]), file=sys.stderr)
+    shared.warn(["\n".join([f"{count}.", *lines])])
     return 2
 
 
@@ -138,7 +137,7 @@ def _verify(options: argparse.Namespace, root: Path) -> int:
                 report = verify(suite.at(root), task, root, progress)
             sound &= not report.problems
             verdict = "DIFFERS" if report.problems else report.verdict
-            print(f"{task.name}: {report.images:,} images, {verdict}", flush=True)
+            shared.say(f"{task.name}: {report.images:,} images, {verdict}")
             for line in (*report.problems, *(f"note: {note}" for note in report.notes)):
-                print(f"  {line}")
+                shared.say(f"  {line}")
     return 0 if sound else 1

@@ -28,23 +28,27 @@ def run(options: argparse.Namespace) -> None:
     default = f"{model.spec.key}{'.merged' if options.merge else ''}.safetensors"
     file = options.output or Path(default)
     adapted.export(model, file, options.merge)
-    print(f"wrote {file}")
+    shared.say(f"wrote {file}")
     if not options.merge:
-        print(f"what was trained, without the backbone; use it: petlbench predict --run {file}")
+        shared.say(
+            f"what was trained, without the backbone; use it: petlbench predict --run {file}"
+        )
         return
     spec = model.spec
     size, name, classes = spec.rules["image_size"], spec.backbone.name, spec.classes
     if timm.is_model(name):
-        print(
+        shared.say(
             f"load it: timm.create_model({name!r}, checkpoint_path={str(file)!r}, "
             f"num_classes={classes}, img_size={size})"
         )
     elif name == EMBEDDED:
-        print(
+        shared.say(
             "load it: from timm.models import VisionTransformer; from safetensors.torch import "
             "load_file; from petlbench.mini import ARCHITECTURE; model = VisionTransformer("
             f"**ARCHITECTURE, num_classes={classes}, img_size={size}); "
             f"model.load_state_dict(load_file({str(file)!r}))"
         )
     else:
-        print("it holds the state dict of the model by open_clip, and head.* of a trained head")
+        shared.say(
+            "it holds the state dict of the model by open_clip, and head.* of a trained head"
+        )

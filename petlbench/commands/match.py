@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import re
 from functools import partial
 from typing import TYPE_CHECKING
@@ -117,15 +115,15 @@ def _markdown(found: Matched) -> str:
 
 def _csv(found: Matched) -> str:
     """One line per method; scores in [0, 1]; a method without a point says why."""
-    text = io.StringIO()
+    from petlbench import spreadsheet
+
     names = ("method", "score", "low", "high", "rank_group", "settings", "why_not")
-    writer = csv.DictWriter(text, ["cost", "budget", *names], lineterminator="\n")
-    writer.writeheader()
+    lines = []
     asked = {"cost": found.cost.name, "budget": f"{found.budget:g}"}
     for point, line in zip(found.points, _rows(found), strict=True):
         scores = {name: round(getattr(point, name), 6) for name in ("score", "low", "high")}
         shown = {"method": point.method, "rank_group": point.letters, "settings": line[-1]}
-        writer.writerow(asked | scores | shown)
+        lines.append(asked | scores | shown)
     for method, why in found.refused.items():
-        writer.writerow(asked | {"method": method, "why_not": why})
-    return text.getvalue()
+        lines.append(asked | {"method": method, "why_not": why})
+    return spreadsheet.write(["cost", "budget", *names], lines)

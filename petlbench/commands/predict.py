@@ -18,10 +18,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from petlbench import spreadsheet
     from petlbench.adapted import image_files
 
     if options.output and options.output.suffix != ".csv":
         raise UsageError(f"{options.output}: predictions are written as .csv.")
     files = image_files(options.images)  # before the model is built
     table = shared.load_adapted(options).predict(files)
-    shared.output(table.to_csv(index=False, float_format="%.4f"), options.output)
+    table["probability"] = table["probability"].map("{:.4f}".format)
+    shared.output(spreadsheet.from_frame(table), options.output)

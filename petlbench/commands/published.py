@@ -20,14 +20,14 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from petlbench import published
+    from petlbench import published, spreadsheet
     from petlbench.published import block, rows
 
     form = shared.chosen_format(options, ENDINGS)
     asked = {name: getattr(options, name) for name in ("suite", "method", "task", "source")}
     frame = published.select(**asked)
     if form == "csv":
-        shared.output(frame.to_csv(index=False), options.output)
+        shared.output(spreadsheet.from_frame(frame), options.output)
     elif form == "markdown":
         shared.output(block.markdown(rows.of(frame)), options.output)
     elif not any(asked.values()):

@@ -29,6 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    from petlbench import spreadsheet
     from petlbench.formats import table
     from petlbench.reproduce import reproduce, to_frame
 
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     found = shared.comparisons(options)
     made = reproduce(found, options.method, options.suite, options.source)
     if form == "csv":
-        shared.output(to_frame(made).to_csv(index=False), options.output)
+        shared.output(spreadsheet.from_frame(to_frame(made)), options.output)
     elif options.output:
         shared.output(table.text(partial(_print, made)), options.output)
     else:

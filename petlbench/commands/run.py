@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -35,11 +34,8 @@ def run(options: argparse.Namespace) -> int:
         shared.say("")
     shared.say(*(f"wrote {file}" for file in result.files))
     if result.failed:
-        print(
-            f"petlbench: {result.failed} of {len(plan.specs)} runs failed; why: "
-            f"{plan.store.failed}. The same command tries them again.",
-            file=sys.stderr,
-        )
+        told = f"{result.failed} of {len(plan.specs)} runs failed; why: {plan.store.failed}."
+        shared.warn([f"{told} The same command tries them again."])
         return 1
     shared.say(_next_command(plan, options.arguments))
     return 0

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from petlbench.commands import _shared as shared
+from petlbench.wording import visible
 
 if TYPE_CHECKING:
     from petlbench.plan import Plan
@@ -60,13 +61,13 @@ def _look(options: argparse.Namespace, plan: Plan | None) -> tuple[str, bool]:
     if plan is not None:
         found = status.read(plan.store, {spec.key for spec in plan.specs}, plan.request.report_peek)
         told = status.lines(found, plan.store.folder, _left(found, plan))
-        return "\n".join(told), bool(found.running)
+        return visible("\n".join(told)), bool(found.running)
     told, busy = [], False
     for folder in status.folders(options.results or "results"):
         found = status.read(Store(folder))
         told += status.lines(found, folder)
         busy |= bool(found.running)
-    return "\n".join(told), busy
+    return visible("\n".join(told)), busy
 
 
 def _left(found: Status, plan: Plan) -> str:

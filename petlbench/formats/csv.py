@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from petlbench import spreadsheet
 from petlbench.formats import _text
 from petlbench.leaderboard import Leaderboard, Row
 from petlbench.results import Results
@@ -38,22 +37,28 @@ def write(found: Sequence[Results]) -> str:
     Loads with `pandas.read_csv(path, dtype={"fingerprint": str, "checkpoint": str})`; without the
     dtypes, the rare hash that happens to look like a number would be read as one.
     """
-    return _csv([each.board for each in found])
+    boards = [each.board for each in found]
+    return spreadsheet.write(_header(boards), _lines(boards))
 
 
 def to_frame(boards: Sequence[Leaderboard]) -> pandas.DataFrame:
-    """The CSV as a frame; whole numbers that may be missing are nullable integers."""
+    """What the CSV holds; whole numbers that may be missing are nullable integers."""
     import pandas
 
     served = [f"served_bytes:{n}" for n in {board.tasks_served for board in boards} if n]
-    dtype = dict.fromkeys(("rank", *_COUNTS, *served), "Int64")
-    dtype |= dict.fromkeys(_TEXTS, "str") | {"as_good_as_best": "boolean"}
-    frame = pandas.read_csv(io.StringIO(_csv(boards)), dtype=dtype)
-    return frame.fillna({"missing": "", "rank_group": ""})
+    kinds = dict.fromkeys(("rank", *_COUNTS, *served), "Int64")
+    kinds |= dict.fromkeys(_TEXTS, "str") | {"as_good_as_best": "boolean"}
+    kinds |= {"complete": "bool", "seeds": "int64"}
+    header = _header(boards)
+    frame = pandas.DataFrame(_lines(boards), columns=header)
+    return frame.astype({column: kinds.get(column, "float64") for column in header})
 
 
-def _csv(boards: Sequence[Leaderboard]) -> str:
-    lines = [_line(board, row) for board in boards for row in board.rows]
+def _lines(boards: Sequence[Leaderboard]) -> list[dict[str, Any]]:
+    return [_line(board, row) for board in boards for row in board.rows]
+
+
+def _header(boards: Sequence[Leaderboard]) -> list[str]:
     scores = ["mean_of_groups", "mean_of_tasks"]
     scores += dict.fromkeys(f"group:{group}" for board in boards for group in board.groups)
     scores += dict.fromkeys(f"task:{task}" for board in boards for task in board.tasks)
@@ -64,12 +69,7 @@ def _csv(boards: Sequence[Leaderboard]) -> str:
     header += [*_PARAMETERS[2:], "ranked_by", "metric", *_columns(further)]
     header += ["rank_group", "as_good_as_best", "over_tasks_low", "over_tasks_high", "shared_bytes"]
     header += dict.fromkeys(name for board in boards for name in _asked(board))
-    header += ["definitions"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return [*header, "definitions"]
 
 
 def _columns(scores: Sequence[str] | Mapping[str, None]) -> list[str]:

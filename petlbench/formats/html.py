@@ -8,6 +8,7 @@ from html import escape
 from petlbench.formats import _text
 from petlbench.leaderboard import Leaderboard
 from petlbench.results import Results
+from petlbench.wording import visible
 
 EXTENSION = ".html"
 
@@ -26,7 +27,7 @@ def write(found: Sequence[Results]) -> str:
     """One table for each comparison, its caption above and notes below; the best in bold."""
     boards = [each.board for each in found]
     why = _text.apart(boards)
-    above = f"<p>{escape(why)}</p>\n" if why else ""
+    above = f"<p>{_escaped(why)}</p>\n" if why else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width">\n'
@@ -40,9 +41,9 @@ def _table(board: Leaderboard) -> str:
     rows = zip(*(column.cells for column in columns), strict=True)
     lines = [
         "<table>",
-        f"<caption>{escape(_text.caption(board, columns))}</caption>",
+        f"<caption>{_escaped(_text.caption(board, columns))}</caption>",
         "<thead>",
-        _line("th", columns, [escape(column.header) for column in columns]),
+        _line("th", columns, [_escaped(column.header) for column in columns]),
         "</thead>",
         "<tbody>",
         *(_line("td", columns, [_cell(cell) for cell in cells]) for cells in rows),
@@ -50,7 +51,7 @@ def _table(board: Leaderboard) -> str:
         "</table>",
     ]
     if board.notes:
-        lines += ["<ul>", *(f"<li>{escape(note)}</li>" for note in board.notes), "</ul>"]
+        lines += ["<ul>", *(f"<li>{_escaped(note)}</li>" for note in board.notes), "</ul>"]
     return "\n".join(lines) + "\n"
 
 
@@ -61,6 +62,10 @@ def _line(tag: str, columns: Sequence[_text.Column], cells: Sequence[str]) -> st
 
 
 def _cell(cell: _text.Cell) -> str:
-    text = escape(cell.text)
+    text = _escaped(cell.text)
     text = f"<b>{text}</b>" if cell.mark == "best" else text
-    return f"{text} <small>{escape(cell.spread)}</small>" if cell.spread else text
+    return f"{text} <small>{_escaped(cell.spread)}</small>" if cell.spread else text
+
+
+def _escaped(text: str) -> str:
+    return escape(visible(text))

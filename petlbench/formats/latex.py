@@ -2,11 +2,13 @@ r"""LaTeX: tables for a paper, with \usepackage{booktabs}."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from petlbench.formats import _text
 from petlbench.leaderboard import Leaderboard
 from petlbench.results import Results
+from petlbench.wording import visible
 
 EXTENSION = ".tex"
 
@@ -25,6 +27,7 @@ _ESCAPED = {
     "[": "{[}",  # after a line break it would be read as its argument
     "]": "{]}",
 }
+_LIGATURE = re.compile(r"(?<=[-–`',!?])(?=[-–`',])")  # between what would be drawn as one sign
 
 
 def write(found: Sequence[Results]) -> str:
@@ -61,7 +64,8 @@ def _table(board: Leaderboard) -> str:
 
 def escape(text: str) -> str:
     """As it reads, whatever LaTeX would make of it; on one line."""
-    return "".join(_ESCAPED.get(sign, sign) for sign in " ".join(text.split()))
+    parts = _LIGATURE.split(" ".join(visible(text).split()))
+    return "{}".join("".join(_ESCAPED.get(sign, sign) for sign in part) for part in parts)
 
 
 def _cell(cell: _text.Cell) -> str:

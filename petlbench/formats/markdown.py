@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from petlbench.formats import _text
 from petlbench.leaderboard import Leaderboard
 from petlbench.results import Results
+from petlbench.wording import visible
 
 EXTENSION = ".md"
 
@@ -57,5 +58,5 @@ def escaped(text: str) -> str:
 
     A `|` is left to `line`. An underscore within a word is none of Markdown's signs.
     """
-    marked = _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+    marked = _MARKUP.sub(r"\\\g<0>", " ".join(visible(text).split()))
     return _NUMBER.sub(r"\1\\", marked)

@@ -35,9 +35,9 @@ def write(found: Sequence[Results]) -> str:
 
 def text(show: Callable[[Console], object]) -> str:
     """What is shown, as on a screen without colours that is as wide as the tables."""
-    from rich.console import Console
+    from petlbench import screen
 
-    console = Console(file=io.StringIO(), width=10_000)
+    console = screen.console(file=io.StringIO(), width=10_000)
     with console.capture() as captured:
         show(console)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

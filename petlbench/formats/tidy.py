@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from petlbench import leaderboard
+from petlbench import leaderboard, spreadsheet
 from petlbench.leaderboard import Record
 from petlbench.results import Results
 
@@ -22,12 +20,7 @@ def write(found: Sequence[Results]) -> str:
     the row of the method is complete.
     """
     lines = [line for each in found for line in _lines(each)]
-    text = io.StringIO()
-    header = dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return spreadsheet.write(dict.fromkeys(name for line in lines for name in line), lines)
 
 
 def _lines(results: Results) -> Iterator[dict[str, Any]]:

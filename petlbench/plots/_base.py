@@ -122,9 +122,9 @@ class Page:
         above = [subject(board), f"{'; '.join(facts)}; fingerprint {board.fingerprint}"]
         large, small = int(width * 8.65), int(width * 13.9)  # letters in a line
         return cls(
-            textwrap.wrap(f"{board.suite}: {about}", large),
-            [line for text in above for line in textwrap.wrap(text, small)],
-            [line for text in (*below, *notes) for line in textwrap.wrap(text, small)],
+            _lines(f"{board.suite}: {about}", large),
+            [line for text in above for line in _lines(text, small)],
+            [line for text in (*below, *notes) for line in _lines(text, small)],
             width,
             scale,
         )
@@ -210,7 +210,8 @@ def lettered(name: str, row: Row) -> str:
             found.append([letter])
     told = [f"{run[0]}–{run[-1]}" if len(run) > 2 else "".join(run) for run in found]
     raised = rf"$^{{\mathrm{{{','.join(told)}}}}}$" if told else ""
-    return name.replace("$", r"\$") + raised
+    apart = "\u2009" if name.endswith("\\") else ""  # or the sign after it would be a plain dollar
+    return name.replace("$", r"\$") + (apart + raised if raised else "")
 
 
 def judged(board: Leaderboard) -> list[str]:
@@ -218,6 +219,15 @@ def judged(board: Leaderboard) -> list[str]:
     if not any(row.letters for row in board.rows):
         return []
     return ["Methods that share a letter cannot be told apart."]
+
+
+def folded(name: str, width: int, **how: bool) -> str:
+    """Every sign of it to be seen, in lines of so many letters; `how` is that of textwrap."""
+    return "\n".join(_lines(name, width, **how))
+
+
+def _lines(text: str, width: int, **how: bool) -> list[str]:
+    return textwrap.wrap(wording.visible(text), width, **how)  # type: ignore[arg-type]
 
 
 def longest(texts: Sequence[str]) -> int:

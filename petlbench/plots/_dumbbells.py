@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from petlbench.plots._base import FRONT, GRID, Array, Page, longest, pt
+from petlbench.plots._base import FRONT, GRID, Array, Page, folded, longest, pt
+from petlbench.wording import visible
 
 
 def dumbbells(
@@ -28,7 +28,7 @@ def dumbbells(
     columns = len(marks) if page.width > 6 else 1  # of the legend
     page = replace(page, keys=-(-len(marks) // columns))
     values = dict(sorted(values.items(), key=lambda item: -item[1][order]))
-    names = [textwrap.fill(name, round(3.9 * page.width)) for name in values]
+    names = [folded(name, round(3.9 * page.width)) for name in values]
     table = np.array(list(values.values()))  # (methods, marks)
     tall = np.array([0.14 + 0.16 * (name.count("\n") + 1) for name in names])
     left, right, panel = 0.3 + 0.09 * longest(names), 0.7, 0.1 + tall.sum()
@@ -48,7 +48,7 @@ def dumbbells(
     axes.spines["left"].set_visible(False)
     axes.grid(**GRID)
     axes.set_axisbelow(True)
-    axes.set_xlabel(label)
+    axes.set_xlabel(visible(label))
     beside: dict[str, Any] = {
         "transform": axes.get_yaxis_transform(),
         "ha": "right",

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from petlbench.plots._base import Page, pt
 from petlbench.plots._legend import Legend
+from petlbench.wording import visible
 
 
 def grid(
@@ -51,13 +52,13 @@ def grid(
         up = page.bottom + legend.height + (lines - 1 - i // columns) * (panel + below)
         axes = page.axes(figure, (across, up, width, panel))
         weight = "bold" if title in bold else "normal"
-        axes.set_title(title, size=pt(10), loc="left", weight=weight)
+        axes.set_title(visible(title), size=pt(10), loc="left", weight=weight)
         axes.tick_params(labelsize=pt(9))
         found.append(axes)
     middle = (left + 0.5 * (page.width - left - 0.12)) / page.width
     low = page.bottom + legend.height
-    figure.text(middle, (low - 0.42) / height, x, ha="center", size=pt(10))
+    figure.text(middle, (low - 0.42) / height, visible(x), ha="center", size=pt(10))
     at = (0.14 / page.width, (low + inner / 2) / height)
-    figure.text(*at, y, rotation=90, va="center", size=pt(10))
+    figure.text(*at, visible(y), rotation=90, va="center", size=pt(10))
     legend.draw(figure, (low - 0.52) / height)
     return figure, found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from petlbench.plots._base import Page, longest, looks, pt
+from petlbench.plots._base import Page, folded, longest, looks, pt
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Legend:
 
     @classmethod
     def of(cls, page: Page, names: Sequence[str]) -> Legend:
-        wrapped = [textwrap.fill(name, 36) for name in names]
+        wrapped = [folded(name, 36) for name in names]
         fitting = int((page.width - 0.2) / (0.6 + 0.08 * longest(wrapped)))
         columns = max(1, min(4, len(names), fitting))
         tall = [0.06 + 0.165 * (name.count("\n") + 1) for name in wrapped]

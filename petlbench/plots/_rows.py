@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +17,7 @@ def panels(
     page: Page, rows: Sequence[Row], titles: Sequence[str]
 ) -> tuple[Figure, list[Axes], Array]:
     """An empty panel for each title, the first one's bold; and the height of each row in them."""
-    names = [textwrap.fill(row.method, 26) for row in rows]
+    names = [base.folded(row.method, 26) for row in rows]
     left = 0.3 + 0.087 * base.longest(names) + (0.3 if any(row.letters for row in rows) else 0)
     tall = np.array([0.1 + 0.155 * (name.count("\n") + 1) for name in names])
     # inches, as all that follows
@@ -28,7 +27,7 @@ def panels(
     lines = -(-len(titles) // columns)
     width = room / columns - gap
     fitting = max(6, int(width / 0.09))  # letters
-    heads = [textwrap.fill(title, fitting, break_long_words=False) for title in titles]
+    heads = [base.folded(title, fitting, break_long_words=False) for title in titles]
     size = min(10, (width + gap - 0.08) / (0.0088 * base.longest(heads)))
     head = 0.14 + 0.16 * (1 + max(text.count("\n") for text in heads))
     above = page.top - 0.35

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -13,6 +11,7 @@ from petlbench.plots._base import GRID, Array, Page, looks, pt
 from petlbench.plots._labels import stack
 from petlbench.plots._search import judged, rules, trials
 from petlbench.results import Results
+from petlbench.wording import visible
 
 
 def fits(results: Results) -> bool:
@@ -36,7 +35,7 @@ def draw(results: Results) -> Figure:
         [budget, base.seeds([row for row in base.ranked(board) if row.method in best])],
         lacking,
     )
-    wrapped = [textwrap.fill(name, round(3.6 * page.width)) for name in names]
+    wrapped = [base.folded(name, round(3.6 * page.width)) for name in names]
     right = 0.42 + 0.085 * base.longest(wrapped)  # inches, for the names
     tall = np.array([0.06 + 0.16 * (name.count("\n") + 1) for name in wrapped])
     panel = max(3.1, 1.15 * tall.sum())
@@ -79,7 +78,7 @@ def draw(results: Results) -> Figure:
     base.ticks(axes, marks, [str(mark) for mark in marks])
     first = "the first being the default setting" if box[2] > 3.3 else "first the default"
     axes.set_xlabel(f"trials a task, {first}")
-    axes.set_ylabel(f"validation {judged(searched)} (%), mean of tasks", size=pt(10))
+    axes.set_ylabel(visible(f"validation {judged(searched)} (%), mean of tasks"), size=pt(10))
     axes.grid(axis="y", **GRID)
     axes.set_axisbelow(True)
     return figure

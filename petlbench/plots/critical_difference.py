@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +51,7 @@ def draw(results: Results) -> Figure:
     page = Page.of(board, f"average ranks over {len(board.tasks)} tasks", facts)
 
     names = [
-        textwrap.fill(rows[i].method, round(3.2 * page.width)) + f"\u2002{rank:.1f}"
+        base.folded(rows[i].method, round(3.2 * page.width)) + f"\u2002{rank:.1f}"
         for i, rank in zip(order, ranks, strict=True)
     ]
     half = -(-len(names) // 2)

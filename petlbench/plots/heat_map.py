@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 import seaborn
 from matplotlib.figure import Figure
@@ -13,6 +11,7 @@ from petlbench.errors import unknown
 from petlbench.plots import _base as base
 from petlbench.plots._base import Page, pt
 from petlbench.results import Results
+from petlbench.wording import visible
 
 _USUAL = "linear"  # the simplest thing to do
 _DARK = 0.179  # luminance at which black and white have one contrast (WCAG 2.1), 4.6
@@ -35,7 +34,7 @@ def draw(results: Results, baseline: str = "") -> Figure:
         raise unknown("baseline", baseline, names)
     chosen = baseline or (_USUAL if _USUAL in names else names[0])
     own = names.index(chosen)
-    columns = [board.ranking, *board.tasks]
+    columns = [visible(name) for name in (board.ranking, *board.tasks)]
     scores = [[row.ranking, *(row.tasks[task] for task in board.tasks)] for row in rows]
     values = np.array([[base.percent(score) for score in line] for line in scores])
     gaps = values - values[own]
@@ -48,7 +47,7 @@ def draw(results: Results, baseline: str = "") -> Figure:
         unit = f"percentage points; the row of {chosen}: %"
     facts = [f"{base.seeds(rows)}, {unit}"]
     page = Page.of(board, about, facts)
-    labels = [textwrap.fill(name, 26) for name in names]
+    labels = [base.folded(name, 26) for name in names]
     left = 0.3 + 0.087 * base.longest(labels)
     room = page.width - left - 0.12
     blocks = -(-len(columns) // int(room / _NARROW))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from petlbench.plots._base import FRONT, GRID, OTHER, Array, Page, pt
 from petlbench.plots._cost import COUNTS, Units, pareto_front, short, ticks
 from petlbench.plots._labels import label_points
 from petlbench.results import Results
+from petlbench.wording import visible
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _against(
     axes = page.axes(figure, box)
 
     x = _cost_axis(axes, costs, cost)
-    axes.set_ylabel(f"{board.ranking} (%)")
+    axes.set_ylabel(visible(f"{board.ranking} (%)"))
     low, high = (percent - spread[:, 0]).min(), (percent + spread[:, 1]).max()
     margin = max(0.12 * (high - low), 0.5)
     axes.set_ylim(low - margin, high + margin)
@@ -213,7 +213,7 @@ def _against(
         handletextpad=0.3,
         borderaxespad=0.1,
     )
-    names = [base.lettered(textwrap.fill(row.method, _LABEL_WIDTH), row) for row in rows]
+    names = [base.lettered(base.folded(row.method, _LABEL_WIDTH), row) for row in rows]
     at = np.column_stack([x, percent])
     return figure if label_points(axes, at, spread, names, front, front_line) else None
 

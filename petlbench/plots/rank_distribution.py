@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -42,7 +40,7 @@ def draw(results: Results, over_tasks: bool = False) -> Figure:
     notes = [*base.judged(board), *([_UNCORRECTED] if any(row.letters for row in rows) else [])]
     page = Page.of(board, f"ranks by {board.ranking}", facts, notes)
 
-    names = [textwrap.fill(row.method, round(3.9 * page.width)) for row in rows]
+    names = [base.folded(row.method, round(3.9 * page.width)) for row in rows]
     tall = np.array([0.1 + 0.155 * (name.count("\n") + 1) for name in names])
     letters = max(len(row.letters) for row in rows)
     left, right, panel_height = 0.3 + 0.09 * base.longest(names) + 0.06 * letters, 0.25, tall.sum()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import shutil
 import stat
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +24,10 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 RATIO = 100  # an archive of images hardly shrinks; one that grows more than this is a bomb
 FLOOR = 100 * 2**20  # bytes: small archives of text may
 HEADER = 512  # bytes that every member counts for, even an empty one
+CHUNK = 2**20  # bytes in memory at a time; a tar's header that is longer is none
+# Of others zipfile unpacks all that a chunk holds at once, which can be a million times as much.
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+UNPACK: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 CORRUPT: tuple[type[Exception], ...] = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     # zipfile: of a method that it does not know, and of a member without a name
@@ -34,7 +41,7 @@ class _Member:
     size: int
     folder: bool
     plain: bool
-    """Whether it is a file or a folder: no link, no device, not encrypted."""
+    """Whether it is a file or a folder: no link, no device, not encrypted, of a known packing."""
     source: Any
 
 
@@ -46,8 +53,9 @@ def extract(archive: Path, target: Path) -> None:
     """Extract `archive` into the new folder `target`, which does not remain after an error.
 
     Raises UsageError, naming the archive, if it is corrupt or truncated, if a member has an
-    absolute path, a `..`, a name that differs from another's only in case, is a link, a device
-    or encrypted, or if all together are more than `RATIO` times the archive.
+    absolute path, a `..`, a name that differs from another's only in case or in how accents are
+    written, is a link, a device or encrypted, or if all together are more than `RATIO` times the
+    archive.
     """
     if not is_archive(archive):
         raise UsageError(f"{archive} is no archive that can be read: {', '.join(SUFFIXES)}.")
@@ -86,7 +94,7 @@ def _extract(archive: Path, target: Path) -> None:
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
             with open_member(member.source) as source, place.open("xb") as stream:
-                shutil.copyfileobj(source, stream, 2**20)
+                shutil.copyfileobj(source, stream, CHUNK)
                 if stream.tell() != member.size:
                     raise EOFError(f"{member.name} ends early")
 
@@ -94,11 +102,15 @@ def _extract(archive: Path, target: Path) -> None:
 def refuse_bomb(file: Path) -> None:
     """Raise UsageError if the members of a zip (`.npz` and `.pth` are) grow more than they may.
 
-    `zipfile` reads no more of a member than the size that is looked at here. Raises BadZipFile.
+    `zipfile` reads no more of a member than the size that is looked at here, if it is `PACKED` as
+    theirs are. Raises BadZipFile.
     """
     with zipfile.ZipFile(file) as opened:
-        if sum(info.file_size for info in opened.infolist()) > _limit(file):
-            raise _bomb(file)
+        members = opened.infolist()
+    if any(info.compress_type not in PACKED for info in members):
+        raise zipfile.BadZipFile("it is packed by another method than deflate")
+    if sum(info.file_size for info in members) > _limit(file):
+        raise _bomb(file)
 
 
 def _limit(archive: Path) -> int:
@@ -119,7 +131,7 @@ def _inside(archive: Path, member: _Member) -> PurePosixPath:
     if not member.plain:
         raise UsageError(
             f"{archive} is refused: its member {member.name!r} is neither a file nor a folder, "
-            "or is encrypted."
+            "is encrypted, or is packed by another method than deflate."
         )
     return path
 
@@ -127,18 +139,19 @@ def _inside(archive: Path, member: _Member) -> PurePosixPath:
 def _once(
     archive: Path, path: PurePosixPath, folder: bool, seen: dict[str, tuple[str, bool]]
 ) -> None:
-    """Refuse two members that are one file, also where capitals do not count.
+    """Refuse two members that are one file, also where capitals and ways to write é do not count.
 
     `seen`: small letters -> name and whether it is a folder, which alone may come again.
     """
     for part in (*list(path.parents)[-2::-1], path):
         this = str(part), folder or part != path
-        known = seen.get(this[0].casefold())
+        folded = unicodedata.normalize("NFC", this[0].casefold())
+        known = seen.get(folded)
         if known is not None and not (known == this and this[1]):
             raise UsageError(
                 f"{archive} is refused: {known[0]!r} and {this[0]!r} in it would be one file."
             )
-        seen[this[0].casefold()] = this
+        seen[folded] = this
 
 
 @contextmanager
@@ -150,12 +163,22 @@ def _zip(archive: Path) -> Iterator[tuple[Iterator[_Member], Any]]:
 def _zip_member(info: zipfile.ZipInfo) -> _Member:
     kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was not packed on Unix
     plain = kind in (0, stat.S_IFREG, stat.S_IFDIR) and not info.flag_bits & 1
+    plain &= info.compress_type in PACKED
     return _Member(info.filename, info.file_size, info.is_dir(), plain, info)
 
 
 @contextmanager
 def _tar(archive: Path) -> Iterator[tuple[Iterator[_Member], Any]]:
-    with tarfile.open(archive, "r:*") as opened:
+    with archive.open("rb") as file:
+        start = file.read(8)
+    unpack = next((how for mark, how in UNPACK.items() if start.startswith(mark)), open)
+    with (
+        unpack(archive, "rb") as stream,
+        tarfile.open(
+            fileobj=_Bounded(archive, stream),  # type: ignore[call-overload]
+            mode="r:",
+        ) as opened,
+    ):
 
         def members() -> Iterator[_Member]:
             for info in opened:
@@ -166,11 +189,32 @@ def _tar(archive: Path) -> Iterator[tuple[Iterator[_Member], Any]]:
         yield members(), opened.extractfile
 
 
+class _Bounded:
+    """What is unpacked, no further than it may grow, and never much at a time."""
+
+    def __init__(self, archive: Path, stream: IO[bytes]) -> None:
+        self.archive, self.stream, self.limit = archive, stream, _limit(archive)
+        self.tell = stream.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= CHUNK:  # tarfile reads a header whole, as long as that says it is
+            raise UsageError(f"{self.archive} is refused: a header in it has {size:,} bytes.")
+        content = self.stream.read(size)
+        if self.tell() > self.limit:
+            raise _bomb(self.archive)
+        return content
+
+    def seek(self, place: int) -> None:
+        if place > self.limit:
+            raise _bomb(self.archive)
+        self.stream.seek(place)
+
+
 def _require_end(opened: tarfile.TarFile) -> None:
     """A tar ends with zeros (tarfile takes any end for it), and compressed ones with a checksum."""
     stream: IO[bytes] = opened.fileobj  # type: ignore[assignment]  # it is open
     stream.seek(opened.offset)
     if stream.read(HEADER) != b"\0" * HEADER:
         raise EOFError("it has no end")
-    while stream.read(2**20):
+    while stream.read(CHUNK):
         pass

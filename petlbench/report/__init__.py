@@ -16,6 +16,7 @@ from importlib import resources
 from petlbench import __version__, wording
 from petlbench.errors import UsageError, unknown
 from petlbench.results import Results
+from petlbench.wording import visible
 
 
 def render(
@@ -66,6 +67,7 @@ def render(
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(own),
         autoescape=True,
+        finalize=lambda value: value if hasattr(value, "__html__") else visible(str(value)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

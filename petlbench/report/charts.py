@@ -14,6 +14,7 @@ from bokeh.plotting import figure
 from petlbench.formats import _text
 from petlbench.leaderboard import Leaderboard, Row
 from petlbench.plots._cost import COUNTS, pareto_front, short, ticks
+from petlbench.wording import visible
 
 Json = dict[str, Any]
 
@@ -238,12 +239,16 @@ def _cut(name: str, longest: int) -> str:
 
 
 def _json(plot: Any, name: str) -> Json:
-    """What the page embeds, with identifiers of its own: Bokeh's depend on what ran before."""
+    """What the page embeds: names as they are seen, and identifiers that do not depend, as Bokeh's
+    do, on what ran before.
+    """
     numbers: dict[str, str] = {}
 
     def counted(part: Any) -> Any:
-        if isinstance(part, list):
+        if isinstance(part, list | tuple):
             return [counted(each) for each in part]
+        if isinstance(part, str):
+            return visible(part)
         if not isinstance(part, dict):
             return part
         return {

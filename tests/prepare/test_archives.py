@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -107,7 +111,7 @@ def test_an_encrypted_member(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("a/Image.png", "a/image.png"), ("A/one", "a/two"), ("a", "a/b"), ("a/b", "a")]
+    "names", [("I.png", "i.png"), ("A/one", "a/two"), ("a", "a/b"), ("a/b", "a"), ("é", "e\u0301")]
 )
 @pytest.mark.parametrize("suffix", [".zip", ".tar"])
 def test_two_members_that_are_one_file(tmp_path: Path, suffix: str, names: tuple[str, str]) -> None:
@@ -133,6 +137,97 @@ def test_a_bomb_of_empty_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(archives, "FLOOR", 10_000)
     file = pack(tmp_path, ".tar.xz", {f"{i}": b"" for i in range(3000)})
     refused(file, tmp_path / "out", "100 times its size")
+
+
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.bz2", ".tar.xz"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_bomb_after_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, apart: bool
+) -> None:
+    """Behind the last member, in the same stream or in one that is joined to it."""
+    monkeypatch.setattr(archives, "FLOOR", 100_000)
+    file, zeros = pack(tmp_path, suffix), b"\0" * 3_000_000
+    compress = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    unpack = {".gz": gzip.decompress, ".bz2": bz2.decompress, ".xz": lzma.decompress}
+    packed, kind = file.read_bytes(), file.suffix
+    file.write_bytes(
+        packed + compress[kind](zeros) if apart else compress[kind](unpack[kind](packed) + zeros)
+    )
+    refused(file, tmp_path / "out", "100 times its size")
+
+
+def test_streams_that_are_joined_are_one_archive(tmp_path: Path) -> None:
+    whole = pack(tmp_path, ".tar").read_bytes()
+    file = tmp_path / "x.tar.gz"
+    file.write_bytes(gzip.compress(whole[:700]) + gzip.compress(whole[700:]))
+    archives.extract(file, tmp_path / "out")
+    assert (tmp_path / "out" / "a" / "one.txt").read_bytes() == FILES["a/one.txt"]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+@pytest.mark.parametrize("size", [3_000_000, 2**60, -1000])
+def test_a_header_of_gigantic_size(tmp_path: Path, kind: bytes, size: int) -> None:
+    """tarfile reads those whole into memory."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    with gzip.open(tmp_path / "x.tgz", "wb") as stream:
+        stream.write(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 4_000_000)
+    refused(tmp_path / "x.tgz", tmp_path / "out", "a header in it has")
+
+
+def test_a_sparse_file_of_gigantic_size(tmp_path: Path) -> None:
+    """Of a few bytes in the archive."""
+    pax = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**60)}
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("holes")
+        info.size, info.pax_headers = 512, pax
+        archive.addfile(info, io.BytesIO(b"1\n0\n0\n".ljust(512, b"\0")))
+    refused(tmp_path / "x.tar", tmp_path / "out", "100 times its size")
+
+
+@pytest.mark.parametrize("kind", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_is_unpacked_at_once(tmp_path: Path, kind: int) -> None:
+    """zipfile unpacks a whole chunk of these, whatever the size of the member is said to be."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", kind) as archive:
+        archive.writestr("a", b"\0" * 1000)
+    refused(tmp_path / "x.zip", tmp_path / "out", "'a'", "another method than deflate")
+    with pytest.raises(zipfile.BadZipFile, match="another method than deflate"):
+        archives.refuse_bomb(tmp_path / "x.zip")
+
+
+@pytest.mark.parametrize("told", [10, 2**20, 2**40])
+def test_a_zip_that_lies_about_sizes(tmp_path: Path, told: int) -> None:
+    file = pack(tmp_path, ".zip", {"a": b"1" * 1000})
+    content = bytearray(file.read_bytes())
+    place = content.index(b"PK\1\2")
+    if told < 2**32:
+        content[place + 24 : place + 28] = struct.pack("<I", told)
+    else:  # zip64: a field of its own behind the name
+        extra = struct.pack("<HHQ", 1, 8, told)
+        content[place + 24 : place + 28] = b"\xff" * 4
+        content[place + 30 : place + 32] = struct.pack("<H", len(extra))
+        content[place + 47 : place + 47] = extra
+        end = content.index(b"PK\5\6")
+        content[end + 12 : end + 16] = struct.pack("<I", 47 + len(extra))
+    file.write_bytes(content)
+    refused(file, tmp_path / "out", "100 times" if told > 2**32 else "corrupt")
+
+
+def test_a_zip_whose_members_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One content, named again and again: each counts."""
+    monkeypatch.setattr(archives, "FLOOR", 10_000)
+    file = pack(tmp_path, ".zip", {"00": b"\0" * 5_000})
+    content = file.read_bytes()
+    start, end = content.index(b"PK\1\2"), content.index(b"PK\5\6")
+    entries = [content[start : end - 2] + b"%02d" % i for i in range(99)]
+    last = bytearray(content[end:])
+    last[8:16] = struct.pack("<HHI", 99, 99, sum(map(len, entries)))
+    file.write_bytes(content[:start] + b"".join(entries) + last)
+    with zipfile.ZipFile(file) as opened:
+        assert len(opened.namelist()) == 99
+    with pytest.raises(UsageError, match=r"100 times its size|corrupt"):
+        archives.extract(file, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("suffix", archives.SUFFIXES)
