@@ -141,7 +141,7 @@ def lines(status: Status, folder: Path, left: str = "", now: float | None = None
     for reason, names in sorted(status.failed.items(), key=lambda item: -len(item[1])):
         more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
         told.append(f"  failed   {'; '.join(names[:2])}{more}: {_short(reason)}")
-    return told
+    return [" ".join(line.splitlines()) for line in told]  # no name begins a line of its own
 
 
 def _short(text: str, length: int = 300) -> str:

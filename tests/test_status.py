@@ -128,6 +128,15 @@ def test_failures_are_told_by_reason(store: Store) -> None:
     assert "training diverged" in second and "more" not in second
 
 
+def test_no_name_begins_a_line_of_its_own(store: Store) -> None:
+    file = start(store, THIRD["key"])
+    told = json.loads(file.read_text().splitlines()[1])
+    told[0] = "lora on cifar\nresults/two: 9 done"
+    file.write_text(f"starting\n{json.dumps(told)}\n")
+    _, running = status.lines(status.read(store), store.folder)
+    assert "lora on cifar results/two: 9 done" in running
+
+
 def test_one_that_is_tried_again_has_not_failed(store: Store) -> None:
     fail(store, RECORDS[2], "training diverged")
     start(store, THIRD)

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
     rows = LISTS[options.what](options)
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
-        shared.say(f"{name:<{width}}  {text}".rstrip())
+        shared.say(" ".join(f"{name:<{width}}  {text}".splitlines()).rstrip())
 
 
 def _methods_table(options: argparse.Namespace) -> None:
