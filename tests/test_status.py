@@ -129,7 +129,7 @@ def test_failures_are_told_by_reason(store: Store) -> None:
 
 
 def test_no_name_begins_a_line_of_its_own(store: Store) -> None:
-    file = start(store, THIRD["key"])
+    file = start(store, THIRD)
     told = json.loads(file.read_text().splitlines()[1])
     told[0] = "lora on cifar\nresults/two: 9 done"
     file.write_text(f"starting\n{json.dumps(told)}\n")
