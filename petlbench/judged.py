@@ -14,16 +14,17 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from petlbench.home import cache_folder
-from petlbench.store import Record, read_file, write_text
+from petlbench.store import read_file, write_text
 
 SETTLED = 2.0  # seconds
 MANY, SOME = 10_000, 1_000  # files that are worth a process for each core, and one call of them
-Told = tuple[list[Any], list[Any]]  # of a record: the first four of Good, which few differ in
+Stamp = list[int]
+Told = tuple[str, list[Any], list[Any]]  # key, the first four of Good (few differ), the others
 
 
 class Good(NamedTuple):
@@ -43,56 +44,66 @@ def look(folder: Path) -> dict[str, Good]:
     file = _file(folder)
     kept = _recall(file)
     groups: list[list[Any]] = kept["groups"]
-    numbers = {_text(group): number for number, group in enumerate(groups)}
+    lines: dict[str, list[Any]] = {}
+    new: dict[str, Stamp] = {}
     settled = (time.time() - SETTLED) * 1e9
-    stamps = _stamps(folder)
-    lines = {key: line for key, line in kept["files"].items() if line[:4] == stamps.get(key)}
-    new = _read([folder / f"{key}.json" for key in stamps if key not in lines])
-    for key, (group, told) in new.items():
-        number = numbers.setdefault(_text(group), len(numbers))
-        if number == len(groups):
-            groups.append(group)
-        lines[key] = [*stamps[key], number, *told]
+    for key, stamp in _stamps(folder):
+        line = kept["files"].get(key)
+        if line and line[:4] == stamp:
+            lines[key] = line
+        else:
+            new[key] = stamp
+    if new:
+        numbers = {_text(group): number for number, group in enumerate(groups)}
+        for key, group, told in _read(folder, list(new)):
+            number = numbers.setdefault(_text(group), len(numbers))
+            if number == len(groups):
+                groups.append(group)
+            lines[key] = [*new[key], number, *told]
     found = {key: Good(*groups[line[4]], *line[5:]) for key, line in lines.items()}
-    unsettled = {key for key in new if max(lines[key][1:3]) >= settled}
-    if len(new) > len(unsettled):
+    unsettled = {key for key, stamp in new.items() if max(stamp[1:3]) >= settled}
+    if lines.keys() & (new.keys() - unsettled):
         stored = {key: line for key, line in lines.items() if key not in unsettled}
         with contextlib.suppress(OSError):  # a full disk costs the time again, and nothing else
             write_text(file, json.dumps({"groups": groups, "files": stored}))
     return found
 
 
-def _stamps(folder: Path) -> dict[str, list[int]]:
-    """Key -> what tells that a file is still the same."""
-    found = {}
+def _stamps(folder: Path) -> Iterator[tuple[str, Stamp]]:
+    """Keys, and what tells that a file is still the same."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(".json"):
                 with contextlib.suppress(OSError):  # deleted meanwhile
                     stat = entry.stat()
                     stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-                    found[entry.name.removesuffix(".json")] = stamp
-    return found
+                    yield entry.name.removesuffix(".json"), stamp
 
 
-def _read(files: Sequence[Path]) -> dict[str, Told]:
-    """Key -> what is told, of the files whose records can be counted."""
-    if len(files) >= MANY:
-        import joblib
+def _read(folder: Path, keys: Sequence[str]) -> Iterator[Told]:
+    """What is told of the records that can be counted; by all cores where there are many."""
+    if len(keys) < MANY:
+        yield from _tell(folder, keys)
+        return
+    import joblib
 
-        from petlbench.backends.local import side_by_side
+    from petlbench.backends.local import side_by_side
 
-        parts = [(_read, (files[i : i + SOME],)) for i in range(0, len(files), SOME)]
-        found = side_by_side(parts, joblib.cpu_count(), threads=1)
-        return {key: told for part in found for key, told in part.items()}
-    return {file.stem: _told(record) for file in files if (record := read_file(file)[0])}
+    parts = [(_tell, (folder, keys[i : i + SOME])) for i in range(0, len(keys), SOME)]
+    for part in side_by_side(parts, joblib.cpu_count(), threads=1):
+        yield from part
 
 
-def _told(record: Record) -> Told:
-    spec, test = record["spec"], record.get("test", {})
-    value = test.get("metrics", {}).get(test.get("metric"))
-    group = [record["fingerprint"], spec["task"], spec["seed"], spec["members"]]
-    return group, [record["status"] == "done", "peek" in record, value]
+def _tell(folder: Path, keys: Sequence[str]) -> list[Told]:
+    told = []
+    for key in keys:
+        record, _ = read_file(folder / f"{key}.json")
+        if record is not None:
+            spec, test = record["spec"], record.get("test", {})
+            group = [record["fingerprint"], spec["task"], spec["seed"], spec["members"]]
+            value = test.get("metrics", {}).get(test.get("metric"))
+            told.append((key, group, [record["status"] == "done", "peek" in record, value]))
+    return told
 
 
 def _text(group: Any) -> str:

@@ -148,6 +148,8 @@ def make(request: Request, sketch: bool = False) -> Plan:
     # a crop, a checkpoint or an image size that does not fit: now, not in every run
     _require_crop(rules)
     shape = weights.shape(backbone, rules["image_size"], **weights.options(rules))
+    store = Store(request.folder)
+    recorded = judged.look(store.records)  # before specs take memory
     specs = [
         RunSpec(
             suite=suite.name,
@@ -171,8 +173,6 @@ def make(request: Request, sketch: bool = False) -> Plan:
     ]
     identify_all(specs)
     _require(specs, shape)
-    store = Store(request.folder)
-    recorded = judged.look(store.records)
     opened.refuse_other(store, specs, recorded | judged.look(store.failed))
     done: list[RunSpec] = []
     todo: list[RunSpec] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import os
 import sys
@@ -250,7 +251,8 @@ def make_plan(options: argparse.Namespace, sketch: bool = False) -> Plan:
     try:
         return plan.make(request, sketch)
     finally:
-        gc.freeze()  # they stay until the end
+        gc.freeze()  # they stay until the end,
+        atexit.register(gc.unfreeze)  # which is told, as it would take 50 MB more
         gc.enable()
 
 
