@@ -113,9 +113,10 @@ def load_adapted(
     )
     torch.set_num_threads(machine.threads)
     model = experiment.prepare(spec, machine)
-    with _opened(file) as (stored, told):
+    with _opened(file) as (stored, told, names):
+        if told != values:
+            raise UsageError(f"{file} holds the weights of another run: it was replaced.")
         load_stored(model, {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-        names = told.get("class_names", ())
     return Adapted(spec, model.eval(), tuple(names))
 
 
@@ -164,7 +165,7 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
         file = Path(run).expanduser()
         if not file.is_file():
             raise UsageError(f"no file {file}.")
-        with _opened(file) as (_, told):
+        with _opened(file) as (_, told, _):
             return told, file, {}
     everything = [
         (folder, record)
@@ -190,8 +191,8 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Stored weights, and the spec that lies with them."""
+def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any], Sequence[str]]]:
+    """Stored weights, and the spec and names of classes that lie with them."""
     try:
         with safe_open(file, framework="pt", device="cpu") as stored:
             spec = json.loads((stored.metadata() or {}).get("spec", "null"))
@@ -199,7 +200,8 @@ def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
                 raise UsageError(f"{file} was not written by petlbench: it holds no spec.")
             if why := problem_of_spec(spec):
                 raise UsageError(f"{file} cannot be read: it {why}.")
-            yield stored, spec
+            names = spec.pop("class_names", ())
+            yield stored, spec, names
     except (OSError, RecursionError, SafetensorError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
 
@@ -215,7 +217,6 @@ def _spec(
 ) -> RunSpec:
     """A spec as stored in a record, with what this machine must supply found and verified."""
     values = dict(values)
-    values.pop("class_names", None)  # for readers of the file
     rules = protocol.neutral() | values.pop("protocol")
     stored = dict(values.pop("method"))
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]

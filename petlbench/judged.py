@@ -2,8 +2,7 @@
 
 Reading and judging 100,000 records takes a third of a minute, asking whether they changed a
 second. What was found is remembered in the user's cache, for files that have the same size, inode
-and times (ctime, which nobody can set) as when they were read. As in git's index, a file that was
-written within the last seconds is read again the next time, since its times could stay the same.
+and times as when they were read (home.stamp).
 """
 
 from __future__ import annotations
@@ -18,11 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petlbench.home import cache_folder
-from petlbench.store import read_file, write_text
-
-SETTLED = 2.0  # seconds
-Stamp = list[int]
+from petlbench import home
+from petlbench.store import read_file
 
 
 class Good(NamedTuple):
@@ -39,7 +35,7 @@ class Good(NamedTuple):
 def look(folder: Path) -> dict[str, Good]:
     """Key -> what is told of each record in `folder` that can be counted."""
     file = _file(folder)
-    kept = _recall(file)
+    kept = home.recall(file) or {"groups": [], "files": {}}
     groups: list[list[Any]] = kept["groups"]  # the first four of Good: few differ
     numbers = {_text(group): number for number, group in enumerate(groups)}
     found: dict[str, Good] = {}
@@ -49,7 +45,7 @@ def look(folder: Path) -> dict[str, Good]:
     for entry in _entries(folder):
         key = entry.name.removesuffix(".json")
         try:
-            stamp = _stamp(entry.stat())
+            stamp = home.stamp(entry.stat())
         except OSError:  # deleted meanwhile
             continue
         known = kept["files"].get(key)
@@ -63,7 +59,7 @@ def look(folder: Path) -> dict[str, Good]:
             if number == len(groups):
                 groups.append(group)
             known = [*stamp, number, record["status"] == "done", "peek" in record]
-            changed |= (settled := max(stamp[1:3]) / 1e9 < now - SETTLED)
+            changed |= (settled := home.settled(stamp, now))
         else:
             settled = True
         if settled:
@@ -71,7 +67,7 @@ def look(folder: Path) -> dict[str, Good]:
         found[key] = Good(*groups[known[4]], *known[5:])
     if changed:
         with contextlib.suppress(OSError):  # a full disk costs the time again, and nothing else
-            write_text(file, json.dumps({"groups": groups, "files": stored}))
+            home.remember(file, {"groups": groups, "files": stored})
     return found
 
 
@@ -83,25 +79,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return []
 
 
-def _stamp(stat: os.stat_result) -> Stamp:
-    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-
-
 def _text(group: Any) -> str:
     return json.dumps(group, sort_keys=True)
 
 
-def _recall(file: Path) -> dict[str, Any]:
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        return {"groups": list(kept["groups"]), "files": dict(kept["files"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"groups": [], "files": {}}
-
-
 def _file(folder: Path) -> Path:
     name = hashlib.sha256(f"{_rules()}\n{folder.absolute()}".encode()).hexdigest()[:24]
-    return cache_folder() / "judged" / f"{name}.json"
+    return home.cache_folder() / "judged" / f"{name}.json"
 
 
 @functools.cache

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import synthetic
 
-from petlbench import judged, store
+from petlbench import home, judged, store
 
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two of them, written long ago as it seems."""
-    monkeypatch.setattr(judged, "SETTLED", -60.0)
+    monkeypatch.setattr(home, "SETTLED", -60.0)
     return synthetic.write(tmp_path / "r", synthetic.records(1, 1, 2), keep=False) / "records"
 
 
@@ -81,7 +81,7 @@ def test_what_was_just_written_is_not_trusted(
     records: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second change within the resolution of the clock would leave the times as they are."""
-    monkeypatch.setattr(judged, "SETTLED", 60.0)
+    monkeypatch.setattr(home, "SETTLED", 60.0)
     judged.look(records)
     judged.look(records)
     assert len(opened) == 4 and not (judged._file(records).parent).exists()
