@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from chaos.sweep import Sweep, Written, assert_whole
 
 
