@@ -113,9 +113,7 @@ def load_adapted(
     )
     torch.set_num_threads(machine.threads)
     model = experiment.prepare(spec, machine)
-    with _opened(file) as (stored, told, names):
-        if told != values:
-            raise UsageError(f"{file} holds the weights of another run: it was replaced.")
+    with _opened(file) as (stored, _, names):
         load_stored(model, {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
     return Adapted(spec, model.eval(), tuple(names))
 
@@ -181,11 +179,12 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
         keys = sorted({record["key"] for _, record in found})
         raise UsageError(f"run {run!r} is short for {', '.join(keys[:4])}: give more digits.")
     folder, record = found[0]
-    file = Store(folder).artifacts / f"{record['key']}.safetensors"
-    if not file.is_file():
+    try:
+        file = Store(folder).artifact(record, ".safetensors")
+    except OSError as error:
         raise UsageError(
-            f"the weights of run {record['key']} were not kept (no {file}): run it with --keep all."
-        )
+            f"the weights of run {record['key']} were not kept ({error}): run it with --keep all."
+        ) from error
     values = record["tuned"] if "tuned" in record else record["spec"]  # what a search found
     return values, file, record["environment"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import io
 import json
 import os
@@ -77,7 +78,8 @@ def run(
             tuned = search.tuned(spec, record["search"])
             record["tuned"] = tuned.as_dict()
         measured, artifacts = measure(tuned, machine, on_progress)
-        record |= {"status": "done", **measured}
+        digests = {name: hashlib.sha256(each).hexdigest() for name, each in artifacts.items()}
+        record |= {"status": "done", **measured, "artifacts": digests}
     except Unwritable:
         raise
     except Exception as error:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO
+from typing import IO, Any
 
 from petlbench.errors import UsageError
 from petlbench.record import SCHEMA as SCHEMA  # re-exported for those who write records
@@ -127,6 +128,21 @@ class Store:
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
+    def artifact(self, record: Mapping[str, Any], suffix: str) -> Path:
+        """A file that a run left beside its record, as it left it.
+
+        Raises FileNotFoundError, or UsageError where another content has its name.
+        """
+        file = self.artifacts / f"{record['key']}{suffix}"
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != record.get("artifacts", {}).get(suffix, found):
+            raise UsageError(
+                f"{file} is not what its run wrote: it was cut short, edited or replaced. Move the "
+                f"files of this run out of {self.folder}, then run it again."
+            )
+        return file
+
     @contextmanager
     def claim(self, key: str, wait: bool) -> Iterator[bool]:
         """Hold the run `key` against other processes; yields False if another one has it.
@@ -207,13 +223,21 @@ def _judged(text: str, where: str, key: str | None = None) -> tuple[Record | Non
         if key is None and isinstance(record, dict):
             key = record.get("key")
         why = problem(record, key)
+        if not why and record.pop("digest", None) not in (None, _digest(record)):
+            why = "was edited: its digest is not that of its content"
     except (ValueError, RecursionError) as error:
         record, why = None, f"cannot be read ({error})"
     return (None, f"{where} {why}; it is left out.") if why else (record, "")
 
 
 def _dump(record: Record) -> str:
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+    told = record | {"digest": _digest(record)}  # earlier versions wrote none
+    return json.dumps(told, indent=1, allow_nan=False) + "\n"
+
+
+def _digest(record: Record) -> str:
+    """Of the content in its order, however it is laid out in a file."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def write_text(file: Path, text: str) -> None:
