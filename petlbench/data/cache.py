@@ -30,7 +30,7 @@ from PIL import Image
 from petlbench import home, protocol
 from petlbench.data import ahead
 from petlbench.data.split import Split
-from petlbench.errors import UsageError
+from petlbench.errors import RunError, UsageError
 from petlbench.store import write_bytes
 
 if TYPE_CHECKING:
@@ -198,12 +198,14 @@ def _open(
         stamp = home.stamp(file.stat())
         # copy-on-write: torch wants writable memory, and the file must never change
         pixels = np.load(file, mmap_mode="c", allow_pickle=False)
-        digests = np.load(hashes, allow_pickle=False)
+        digests = np.load(hashes, mmap_mode="r", allow_pickle=False).copy()
     except OSError as error:
         if error.errno == errno.ENOMEM:
             raise MemoryError(f"no memory to map {file}") from error
         return None
-    except (ValueError, EOFError):
+    except RunError:  # it must not be opened yet (vault.py)
+        raise
+    except Exception:  # of a damaged header NumPy raises anything
         return None
     intact = told is not None and pixels.shape == shape and pixels.dtype == np.uint8
     intact &= pixels.flags.c_contiguous

@@ -46,6 +46,11 @@ def flipped(content: bytes, at: int, bit: int) -> bytes:
     return content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :]
 
 
+def one_bit(file: Path) -> None:
+    whole = file.read_bytes()
+    file.write_bytes(flipped(whole, len(whole) // 2, 0))
+
+
 def edited(field: str, value: object) -> Callable[[Path], object]:
     def edit(file: Path) -> None:
         record = json.loads(file.read_text())
@@ -120,7 +125,6 @@ def test_a_folder_under_the_name_of_a_record_is_named(
     file = first(results / "records")
     file.unlink()
     file.mkdir()
-    a_folder(file)
     assert file.name in cli("leaderboard", "--results", results).err
     cli(*sweep.arguments(results)).refused("Is a directory", str(file), "same command")
     file.rmdir()
@@ -194,9 +198,7 @@ def test_a_damaged_trial_is_made_again(
 ARTIFACTS: dict[str, Callable[[Path], object]] = {
     "empty": DAMAGES["empty"],
     "half": DAMAGES["half"],
-    "one bit": lambda file: file.write_bytes(
-        flipped(file.read_bytes(), file.stat().st_size // 2, 0)
-    ),
+    "one bit": one_bit,
     "that of another run": lambda file: shutil.copy(
         next(f for f in sorted(file.parent.glob(f"*{file.suffix}")) if f != file), file
     ),
