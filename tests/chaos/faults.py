@@ -1,8 +1,9 @@
-"""A disk that refuses to write: at the k-th request below a folder, once or from then on."""
+"""What a sweep may meet: a disk that refuses the k-th request to write, a limit of memory."""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,3 +71,10 @@ def _look(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_look)  # which cannot be taken back
+
+
+def memory(room: int) -> None:
+    """This process may take that many bytes more than it has, addresses included."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    allowed = pages * resource.getpagesize() + room
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
