@@ -11,19 +11,24 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from petlbench import status
 from petlbench.store import Store, read_file
 
-LEASE, RENEWAL = 3.0, 0.5  # seconds, of forked sweeps: a torn claim must not take two minutes
+T = TypeVar("T")
+
+LEASE = 3.0  # seconds, of forked sweeps: a torn claim must not take two minutes
 PATIENCE = 240.0  # seconds for what takes two on a quiet machine
 
 # what may differ when a run is made again; of a search, each trial tells its seconds
@@ -98,15 +103,20 @@ class Sweep:
         return os.environ | {"PETLBENCH_CACHE": str(self.cache)}
 
     def start(
-        self, results: Path, *more: str, fault: Callable[[], object] | None = None
+        self,
+        results: Path,
+        *more: str,
+        fault: Callable[[], object] | None = None,
+        lease: float = LEASE,
     ) -> BaseProcess:
         """The same command in a forked process, in which `fault` is called first.
 
         What it prints is added to `<results>.log`. It draws no figure: that takes longer than the
-        runs. A `fault` must be importable (a function of a module, or a partial of one).
+        runs. A `fault` must be importable (a function of a module, or a partial of one). Workers
+        of --jobs have the `lease` of the product.
         """
-        arguments = self.arguments(results, *more)
-        process = _context.Process(target=_forked, args=(self.cache, results, arguments, fault))
+        given = self.cache, results, self.arguments(results, *more), fault, lease
+        process = _context.Process(target=_forked, args=given)
         process.start()
         return process
 
@@ -123,7 +133,11 @@ def _later() -> None:
 
 
 def _forked(
-    cache: Path, results: Path, arguments: list[str], fault: Callable[[], object] | None
+    cache: Path,
+    results: Path,
+    arguments: list[str],
+    fault: Callable[[], object] | None,
+    lease: float,
 ) -> None:
     os.setsid()  # a process group of its own: see `kill`
     log = os.open(f"{results}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -133,10 +147,13 @@ def _forked(
 
     os.environ["PETLBENCH_CACHE"] = str(cache)
     plots.draw = lambda *_: None
-    store.LEASE, store.RENEWAL = LEASE, RENEWAL
+    store.LEASE, store.RENEWAL = lease, lease / 6  # as in the product
     if fault is not None:
         fault()
-    cli.main(arguments)
+    try:
+        cli.main(arguments)
+    finally:
+        threading._shutdown()  # as Python ends: joblib's workers go before multiprocessing waits
 
 
 def said(results: Path) -> str:
@@ -155,11 +172,31 @@ def ended(process: BaseProcess) -> int:
 
 def kill(process: BaseProcess) -> None:
     """SIGKILL to the sweep and to all that it started."""
-    assert process.pid is not None
     with contextlib.suppress(ProcessLookupError):  # it has not made its group yet, or is gone
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(pid(process), signal.SIGKILL)
     process.kill()
     process.join()
+
+
+def pid(process: BaseProcess) -> int:
+    """Of a process that was started."""
+    assert process.pid is not None
+    return process.pid
+
+
+def workers(results: Path, parent: BaseProcess) -> list[int]:
+    """Processes of a sweep with several --jobs, as far as they are running something."""
+    found = [run.pid for run in status.read(Store(results)).running]
+    return [each for each in found if os.getpgid(each) == pid(parent)]
+
+
+def wait_for(what: Callable[[], T]) -> T:
+    """The first true answer."""
+    end = time.monotonic() + PATIENCE
+    while not (found := what()):
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+    return found
 
 
 class Written:
