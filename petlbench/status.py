@@ -35,7 +35,7 @@ class Running:
             return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # or no system has such a number
             return True
         except PermissionError:  # another user's
             pass

@@ -152,7 +152,7 @@ class Store:
         when it died on another one. Clocks are not compared. Where a holder was only asleep two
         processes may make the same run, and the first record counts (see `experiment.run`).
         """
-        from filelock import SoftFileLease, Timeout
+        from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
         file = self.claims / f"{key}.lease"
         lock = SoftFileLease(file, lease_duration=LEASE, heartbeat_interval=RENEWAL)
@@ -164,6 +164,12 @@ class Store:
                 if not wait:
                     yield False
                     return
+            except LeaseSettingsMismatch as error:
+                raise UsageError(
+                    f"{file} is the claim of another version of petlbench: use the same version "
+                    "wherever this folder is used. If no other is running any more, delete the "
+                    "file; then type the same command to go on."
+                ) from error
             except OSError as error:
                 raise unwritable(self.folder, error) from error
         try:

@@ -28,7 +28,7 @@ from petlbench.store import Store, read_file
 
 T = TypeVar("T")
 
-LEASE = 3.0  # seconds, of forked sweeps: a torn claim must not take two minutes
+LEASE = 5.0  # seconds, of forked sweeps: a torn claim must not take two minutes
 PATIENCE = 240.0  # seconds for what takes two on a quiet machine
 
 # what may differ when a run is made again; of a search, each trial tells its seconds
