@@ -43,7 +43,7 @@ DEATHS = 0.02  # of claimed runs
 
 
 def requests(root: Path) -> dict[str, dict[str, Any]]:
-    """The two sweeps, as keywords of `plan.Request`."""
+    """The two sweeps, as keywords of `Request`."""
     from petlbench.method import builtin
 
     both = {

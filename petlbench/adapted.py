@@ -113,9 +113,8 @@ def load_adapted(
     )
     torch.set_num_threads(machine.threads)
     model = experiment.prepare(spec, machine)
-    with _opened(file) as (stored, told):
+    with _opened(file) as (stored, _, names):
         load_stored(model, {name: stored.get_tensor(name) for name in stored.keys()})  # noqa: SIM118
-        names = told.get("class_names", ())
     return Adapted(spec, model.eval(), tuple(names))
 
 
@@ -164,7 +163,7 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
         file = Path(run).expanduser()
         if not file.is_file():
             raise UsageError(f"no file {file}.")
-        with _opened(file) as (_, told):
+        with _opened(file) as (_, told, _):
             return told, file, {}
     everything = [
         (folder, record)
@@ -180,18 +179,19 @@ def _locate(run: Record | str | Path, results: Path) -> tuple[dict[str, Any], Pa
         keys = sorted({record["key"] for _, record in found})
         raise UsageError(f"run {run!r} is short for {', '.join(keys[:4])}: give more digits.")
     folder, record = found[0]
-    file = Store(folder).artifacts / f"{record['key']}.safetensors"
-    if not file.is_file():
+    try:
+        file = Store(folder).artifact(record, ".safetensors")
+    except OSError as error:
         raise UsageError(
-            f"the weights of run {record['key']} were not kept (no {file}): run it with --keep all."
-        )
+            f"the weights of run {record['key']} were not kept ({error}): run it with --keep all."
+        ) from error
     values = record["tuned"] if "tuned" in record else record["spec"]  # what a search found
     return values, file, record["environment"]
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Stored weights, and the spec that lies with them."""
+def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any], Sequence[str]]]:
+    """Stored weights, and the spec and names of classes that lie with them."""
     try:
         with safe_open(file, framework="pt", device="cpu") as stored:
             spec = json.loads((stored.metadata() or {}).get("spec", "null"))
@@ -199,7 +199,8 @@ def _opened(file: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
                 raise UsageError(f"{file} was not written by petlbench: it holds no spec.")
             if why := problem_of_spec(spec):
                 raise UsageError(f"{file} cannot be read: it {why}.")
-            yield stored, spec
+            names = spec.pop("class_names", ())
+            yield stored, spec, names
     except (OSError, RecursionError, SafetensorError, ValueError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
 
@@ -215,7 +216,6 @@ def _spec(
 ) -> RunSpec:
     """A spec as stored in a record, with what this machine must supply found and verified."""
     values = dict(values)
-    values.pop("class_names", None)  # for readers of the file
     rules = protocol.neutral() | values.pop("protocol")
     stored = dict(values.pop("method"))
     reference = str(Path(method).expanduser().resolve()) if method else stored["name"]

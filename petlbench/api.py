@@ -73,7 +73,7 @@ def execute(plan: Plan, progress: bool | None = None) -> Comparison:
     store = plan.store
     outcome: dict[str, str] = {}
     if plan.todo:
-        cache.require_writable()
+        cache.require_usable()
         display = Display(store.claims, len(plan.todo), progress)
         request = plan.request
         outcome = execute_runs(

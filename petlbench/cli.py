@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -24,9 +25,17 @@ examples:
 """
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which schedulers send before they kill: a command ends as it does at Ctrl-C."""
+
+
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Entry point. Exit code 0: fine; 1: some runs failed; 2: bad input; 130: interrupted."""
+    """Entry point.
+
+    Exit code 0: fine; 1: some runs failed; 2: bad input; 130: interrupted; 143: terminated.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = dispatch(arguments)
         sys.stdout.flush()
@@ -36,11 +45,18 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except (UsageError, RunError) as error:
         warn([str(error)])
         code = 2
-    except KeyboardInterrupt:
-        print(f"\npetlbench: interrupted. {kept(arguments)}".rstrip(), file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        what, code = ("terminated", 143) if isinstance(stop, Terminated) else ("interrupted", 130)
+        print(f"\npetlbench: {what}. {kept(arguments)}".rstrip(), file=sys.stderr)
         sys.stdout.flush()
-        code = 130
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to be put in order
     sys.exit(code)
+
+
+def _terminate(*_: object) -> NoReturn:
+    for number in (signal.SIGINT, signal.SIGTERM):  # what follows must not disturb the clearing up
+        signal.signal(number, signal.SIG_IGN)
+    raise Terminated
 
 
 def kept(arguments: Sequence[str]) -> str:

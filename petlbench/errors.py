@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# in what PyTorch's CPU allocator and the C++ library say
+_OF_ALLOCATORS = ("DefaultCPUAllocator", "bad_alloc")
+
 
 class UsageError(Exception):
     """Bad input. The message is shown as it is, without a traceback; the exit code is 2."""
@@ -26,6 +29,9 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str = "") -> Usage
     return UsageError(f"{message} {hint}".rstrip())
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch could not allocate memory, on a GPU or (as far as it is told) on a CPU."""
-    return type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator" in str(error)
+def out_of_memory(error: Exception) -> bool:
+    """Whether memory could not be allocated, on a GPU or a CPU, by PyTorch or by anything else."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    told = str(error)
+    return isinstance(error, RuntimeError) and any(word in told for word in _OF_ALLOCATORS)

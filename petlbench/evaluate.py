@@ -31,7 +31,7 @@ def outputs(
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 results.append(forward(inputs[start : start + batch]))
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if batch == 1 or not out_of_memory(error):
                 raise
             batch //= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import io
 import json
 import os
@@ -30,11 +31,16 @@ from petlbench.data.vault import Data, Vault
 from petlbench.errors import RunError, out_of_memory
 from petlbench.method import Batches
 from petlbench.spec import RunSpec
-from petlbench.store import SCHEMA, Record, Store, unwritable, write_bytes
+from petlbench.store import SCHEMA, Record, Store, Unwritable
 from petlbench.task import load_suite
 
 # recorded where a run used them
 EXTRAS = {"peft": "peft", "open_clip_torch": "open_clip", "optuna": "optuna"}
+# batches are taken in parts already where a problem allows it
+MORE_MEMORY = (
+    "fewer runs at a time (--jobs 1), activations twice (--recompute), smaller images "
+    "(--image-size) or a smaller backbone need less."
+)
 
 
 @dataclass(frozen=True)
@@ -72,18 +78,16 @@ def run(
             tuned = search.tuned(spec, record["search"])
             record["tuned"] = tuned.as_dict()
         measured, artifacts = measure(tuned, machine, on_progress)
-        record |= {"status": "done", **measured}
+        digests = {name: hashlib.sha256(each).hexdigest() for name, each in artifacts.items()}
+        record |= {"status": "done", **measured, "artifacts": digests}
+    except Unwritable:
+        raise
     except Exception as error:
         record |= _failed(error)
     record["environment"] = _environment(machine)
     if (theirs := store.read(spec.key, machine.peek)) is not None:
         return theirs
-    try:
-        for suffix, content in artifacts.items():
-            write_bytes(store.artifacts / f"{spec.key}{suffix}", content)
-        store.write(record)
-    except OSError as error:
-        raise unwritable(store.folder, error) from error
+    store.write(record, artifacts)
     return record
 
 
@@ -124,8 +128,7 @@ def _try(
         measured, _ = measure(trial, replace(machine, keep="none", peek=False), on_progress)
         record |= {"status": "done", **measured}
     except Exception as error:
-        short = isinstance(error, RuntimeError) and out_of_memory(error)
-        if short or isinstance(error, (OSError, MemoryError)):
+        if isinstance(error, OSError) or out_of_memory(error):
             raise
         record |= _failed(error)
     record["environment"] = _environment(machine)
@@ -144,7 +147,10 @@ def _started(spec: RunSpec) -> Record:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    told = {"type": type(error).__name__, "message": str(error)}
+    message = str(error)
+    if out_of_memory(error):
+        message = f"out of memory ({message}): {MORE_MEMORY}"
+    told = {"type": type(error).__name__, "message": message}
     return {"status": "failed", "error": told | {"traceback": traceback.format_exc()}}
 
 

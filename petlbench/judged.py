@@ -2,8 +2,7 @@
 
 Reading and judging 100,000 records takes a third of a minute, asking whether they changed a
 second. What was found is remembered in the user's cache, for files that have the same size, inode
-and times (ctime, which nobody can set) as when they were read. As in git's index, a file that was
-written within the last seconds is read again the next time, since its times could stay the same.
+and times as when they were read (home.stamp).
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petlbench.home import cache_folder
-from petlbench.store import read_file, write_text
+from petlbench import home
+from petlbench.store import read_file
 
-SETTLED = 2.0  # seconds
 MANY, SOME = 10_000, 1_000  # files that are worth a process for each core, and one call of them
-Stamp = list[int]
 Told = tuple[str, list[Any], list[Any]]  # key, the first four of Good (few differ), the others
 
 
@@ -42,11 +39,11 @@ class Good(NamedTuple):
 def look(folder: Path) -> dict[str, Good]:
     """Key -> what is told of each record in `folder` that can be counted."""
     file = _file(folder)
-    kept = _recall(file)
+    kept = home.recall(file) or {"groups": [], "files": {}}
     groups: list[list[Any]] = kept["groups"]
     lines: dict[str, list[Any]] = {}
-    new: dict[str, Stamp] = {}
-    settled = (time.time() - SETTLED) * 1e9
+    new: dict[str, home.Stamp] = {}
+    now = time.time()
     for key, stamp in _stamps(folder):
         line = kept["files"].get(key)
         if line and line[:4] == stamp:
@@ -61,23 +58,21 @@ def look(folder: Path) -> dict[str, Good]:
                 groups.append(group)
             lines[key] = [*new[key], number, *told]
     found = {key: Good(*groups[line[4]], *line[5:]) for key, line in lines.items()}
-    unsettled = {key for key, stamp in new.items() if max(stamp[1:3]) >= settled}
+    unsettled = {key for key, stamp in new.items() if not home.settled(stamp, now)}
     if lines.keys() & (new.keys() - unsettled):
         stored = {key: line for key, line in lines.items() if key not in unsettled}
         with contextlib.suppress(OSError):  # a full disk costs the time again, and nothing else
-            write_text(file, json.dumps({"groups": groups, "files": stored}))
+            home.remember(file, {"groups": groups, "files": stored})
     return found
 
 
-def _stamps(folder: Path) -> Iterator[tuple[str, Stamp]]:
+def _stamps(folder: Path) -> Iterator[tuple[str, home.Stamp]]:
     """Keys, and what tells that a file is still the same."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(".json"):
                 with contextlib.suppress(OSError):  # deleted meanwhile
-                    stat = entry.stat()
-                    stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-                    yield entry.name.removesuffix(".json"), stamp
+                    yield entry.name.removesuffix(".json"), home.stamp(entry.stat())
 
 
 def _read(folder: Path, keys: Sequence[str]) -> Iterator[Told]:
@@ -110,22 +105,14 @@ def _text(group: Any) -> str:
     return json.dumps(group, sort_keys=True)
 
 
-def _recall(file: Path) -> dict[str, Any]:
-    try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        return {"groups": list(kept["groups"]), "files": dict(kept["files"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"groups": [], "files": {}}
-
-
 def _file(folder: Path) -> Path:
     name = hashlib.sha256(f"{_rules()}\n{folder.absolute()}".encode()).hexdigest()[:24]
-    return cache_folder() / "judged" / f"{name}.json"
+    return home.cache_folder() / "judged" / f"{name}.json"
 
 
 @functools.cache
 def _rules() -> str:
     """Hash of the code that judges, and tells: another version judges anew."""
-    names = ("judged.py", "record.py", "spec.py", "protocol.py")
+    names = ("judged.py", "store.py", "record.py", "spec.py", "protocol.py")
     files = (Path(__file__).with_name(name) for name in names)
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -117,6 +117,7 @@ SHAPES = {
         "targets?": Each(dict, TEST | {"group": TEXT, "data": TEXT}),
         "search?": SEARCHED,
         "peek?": PEEK,
+        "artifacts?": Each(dict, TEXT),
     },
     "failed": COMMON | {"error": {"type": TEXT, "message?": TEXT}},
 }

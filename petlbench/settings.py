@@ -8,6 +8,7 @@ bad value naming owner, field, value and what is allowed; `parse` reads command-
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import typing
 from typing import Any, Literal, TypeVar
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from petlbench.errors import UsageError, unknown
 
 T = TypeVar("T", int, float)
+_hints = functools.cache(typing.get_type_hints)  # a plan asks dozens of times
 
 
 def setting(
@@ -34,13 +36,13 @@ def setting(
 
 def settings_of(cls: type) -> dict[str, Any]:
     """Setting name -> annotated type, in order of declaration."""
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls) if field.init}
 
 
 def check(instance: Any, owner: str) -> None:
     """Refuse wrong types and values out of bounds; an int given for a float becomes a float."""
-    hints = typing.get_type_hints(type(instance))
+    hints = _hints(type(instance))
     for field in dataclasses.fields(instance):
         value: Any = getattr(instance, field.name)
         hint = hints[field.name]

@@ -22,16 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petlbench import __version__, adapted, experiment, method, problems, weights
+from petlbench import __version__, adapted, experiment, home, method, problems, weights
 from petlbench.backbone import Shape
 from petlbench.backends.local import side_by_side
-from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError
 from petlbench.evaluate import DEVICE_BATCH, predict
 from petlbench.experiment import Machine
 from petlbench.spec import RunSpec
-from petlbench.store import Record, write_text
+from petlbench.store import Record
 
 SECONDS = 1.0  # how long each rate is measured
 
@@ -64,21 +63,19 @@ def remembered(question: Question, measure: Callable[[], Any]) -> Any:
 
 
 def recall(question: Question) -> Any:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        return json.loads(_file(question).read_text(encoding="utf-8"))["answer"]
-    return None
+    told = home.recall(_file(question))
+    return told["answer"] if told else None
 
 
 def remember(question: Question, answer: Any) -> None:
-    file = _file(question)
     with contextlib.suppress(OSError):  # a full disk costs a second next time, and no run
-        write_text(file, json.dumps({"question": question, "answer": answer}, indent=1))
+        home.remember(_file(question), {"question": question, "answer": answer})
 
 
 def _file(question: Question) -> Path:
     whole = {**question, "machine": _hardware(str(question.get("device", "cpu")))}
     name = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:24]
-    return cache_folder() / "measured" / f"{name}.json"
+    return home.cache_folder() / "measured" / f"{name}.json"
 
 
 def _hardware(device: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class Running:
             return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):  # or no system has such a number
             return True
         except PermissionError:  # another user's
             pass
@@ -82,7 +82,8 @@ def read(store: Store, keys: Collection[str] | None = None, peek: bool = False) 
     running = [run for run in claimed if not run.dead and run.key not in done]
     busy = {run.key for run in running}
     failed: dict[str, list[str]] = {}
-    for key in sorted(judged.look(store.failed).keys() - done - busy):
+    tried = {key for key, told in judged.look(store.failed).items() if not told.done}
+    for key in sorted(tried - done - busy):
         if keys is None or key in keys:
             _add_failure(failed, store.failed / f"{key}.json")
     waiting = None

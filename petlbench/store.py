@@ -9,15 +9,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from types import MappingProxyType
+from typing import IO, Any
 
 from petlbench.errors import UsageError
 from petlbench.record import SCHEMA as SCHEMA  # re-exported for those who write records
@@ -28,13 +31,21 @@ from petlbench.record import problem
 # above RENEWAL plus the minute for which a network folder may show an old time stamp. Every machine
 # that shares a folder must have the same LEASE.
 LEASE, RENEWAL = 120.0, 20.0  # seconds
+UNFINISHED = ".part"  # how a file's name ends while it is written
+ABANDONED = 3600.0  # seconds after which nobody writes it any more
+LARGEST = 2**26  # bytes that may be a record; one of 1,000 epochs and 100 trials takes 2**16
 
 
-def unwritable(folder: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"results folder {folder} cannot be written: {error.strerror or error}. Finished runs "
-        "are safe; make room or choose another folder (--results DIR), then type the same command "
-        "to go on."
+class Unwritable(UsageError):
+    """The results folder takes nothing more: the sweep stops, and no run has failed."""
+
+
+def unwritable(folder: Path, error: OSError) -> Unwritable:
+    what = f" ({error.filename2})" if error.filename2 else ""  # what could not be renamed to
+    return Unwritable(
+        f"results folder {folder} cannot be written: {error.strerror or error}{what}. Finished "
+        "runs are safe; make room or choose another folder (--results DIR), then type the same "
+        "command to go on."
     )
 
 
@@ -49,12 +60,12 @@ class Store:
         self.trials = base / "trials"
 
     def require_writable(self) -> None:
-        """Find out before hours of computing, not after."""
+        """Find out before hours of computing, not after; what the dead left half-written goes."""
         try:
-            for folder in (self.records, self.failed, self.artifacts, self.claims):
+            kept = self.records, self.failed, self.trials, self.artifacts, self.claims
+            for folder in (self.records.parent, *kept):
                 folder.mkdir(parents=True, exist_ok=True)
-                with tempfile.NamedTemporaryFile(dir=folder):
-                    pass
+                _drop_unfinished(folder)
         except OSError as error:
             raise unwritable(self.folder, error) from error
 
@@ -73,7 +84,11 @@ class Store:
         return read_file(self.trials / f"{key}.json")[0]
 
     def write_trial(self, record: Record) -> None:
-        write_text(self.trials / f"{record['key']}.json", _dump(record))
+        """Raises Unwritable."""
+        try:
+            write_text(self.trials / f"{record['key']}.json", _dump(record))
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
 
     def forget_trial(self, key: str) -> None:
         (self.trials / f"{key}.json").unlink(missing_ok=True)
@@ -81,24 +96,52 @@ class Store:
     def load(self) -> tuple[list[Record], list[str]]:
         """Every record, finished and failed, and a sentence for each file that is left out."""
         records, problems = [], []
-        for folder in (self.records, self.failed):
+        for folder, status in ((self.records, "done"), (self.failed, "failed")):
             for file in sorted(folder.glob("*.json")):
                 record, why = read_file(file)
                 if record is None:
                     problems.append(why)
+                elif record["status"] != status:
+                    problems.append(
+                        f"{file} has status {record['status']} and is in the folder of others; it "
+                        "is left out."
+                    )
                 else:
                     records.append(record)
         done = {record["key"] for record in records if record["status"] == "done"}
         return [r for r in records if r["status"] == "done" or r["key"] not in done], problems
 
-    def write(self, record: Record) -> None:
-        """Store a finished or failed run. The latest word on a run replaces the failed one."""
+    def write(self, record: Record, artifacts: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        """Store a finished or failed run, after its files, by suffix. Raises Unwritable.
+
+        The latest word on a run replaces the failed one.
+        """
         key = record["key"]
-        if record["status"] == "done":
-            write_text(self.records / f"{key}.json", _dump(record))
-            (self.failed / f"{key}.json").unlink(missing_ok=True)
-        else:
-            write_text(self.failed / f"{key}.json", _dump(record))
+        try:
+            for suffix, content in artifacts.items():
+                write_bytes(self.artifacts / f"{key}{suffix}", content)
+            if record["status"] == "done":
+                write_text(self.records / f"{key}.json", _dump(record))
+                (self.failed / f"{key}.json").unlink(missing_ok=True)
+            else:
+                write_text(self.failed / f"{key}.json", _dump(record))
+        except OSError as error:
+            raise unwritable(self.folder, error) from error
+
+    def artifact(self, record: Mapping[str, Any], suffix: str) -> Path:
+        """A file that a run left beside its record, as it left it.
+
+        Raises FileNotFoundError, or UsageError where another content has its name.
+        """
+        file = self.artifacts / f"{record['key']}{suffix}"
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != record.get("artifacts", {}).get(suffix, found):
+            raise UsageError(
+                f"{file} is not what its run wrote: it was cut short, edited or replaced. Move the "
+                f"files of this run out of {self.folder}, then run it again."
+            )
+        return file
 
     @contextmanager
     def claim(self, key: str, wait: bool) -> Iterator[bool]:
@@ -109,7 +152,7 @@ class Store:
         when it died on another one. Clocks are not compared. Where a holder was only asleep two
         processes may make the same run, and the first record counts (see `experiment.run`).
         """
-        from filelock import SoftFileLease, Timeout
+        from filelock import LeaseSettingsMismatch, SoftFileLease, Timeout
 
         file = self.claims / f"{key}.lease"
         lock = SoftFileLease(file, lease_duration=LEASE, heartbeat_interval=RENEWAL)
@@ -121,6 +164,12 @@ class Store:
                 if not wait:
                     yield False
                     return
+            except LeaseSettingsMismatch as error:
+                raise UsageError(
+                    f"{file} is the claim of another version of petlbench: use the same version "
+                    "wherever this folder is used. If no other is running any more, delete the "
+                    "file; then type the same command to go on."
+                ) from error
             except OSError as error:
                 raise unwritable(self.folder, error) from error
         try:
@@ -137,9 +186,25 @@ def _drop_torn(claim: Path) -> None:
             claim.unlink()
 
 
+def _drop_unfinished(folder: Path) -> None:
+    """Try to write there, and remove files that a process was writing when it was killed.
+
+    How old they are is told by the folder's own clock: that of the file written now.
+    """
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=UNFINISHED) as new:
+        now = os.fstat(new.fileno()).st_mtime
+        for file in folder.glob(f".*{UNFINISHED}"):
+            with suppress(FileNotFoundError):  # another process tidies, too
+                if abs(now - file.stat().st_mtime) > ABANDONED:
+                    file.unlink()
+
+
 def read_file(file: Path) -> tuple[Record | None, str]:
     """The record in a file of that name; else None, and a sentence that says why not."""
     try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:  # a pipe would never end
+            return None, f"{file} is not a record of petlbench; it is left out."
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         return None, f"{file} cannot be read ({error}); it is left out."
@@ -164,13 +229,21 @@ def _judged(text: str, where: str, key: str | None = None) -> tuple[Record | Non
         if key is None and isinstance(record, dict):
             key = record.get("key")
         why = problem(record, key)
+        if not why and record.pop("digest", None) not in (None, _digest(record)):
+            why = "was edited: its digest is not that of its content"
     except (ValueError, RecursionError) as error:
         record, why = None, f"cannot be read ({error})"
     return (None, f"{where} {why}; it is left out.") if why else (record, "")
 
 
 def _dump(record: Record) -> str:
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+    told = record | {"digest": _digest(record)}  # earlier versions wrote none
+    return json.dumps(told, indent=1, allow_nan=False) + "\n"
+
+
+def _digest(record: Record) -> str:
+    """Of the content in its order, however it is laid out in a file."""
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()
 
 
 def write_text(file: Path, text: str) -> None:
@@ -191,7 +264,7 @@ def copy(source: Path, file: Path) -> None:
 def _whole(file: Path) -> Iterator[IO[bytes]]:
     """Write whole or not at all: to a temporary file beside it, flushed, then renamed."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    handle, name = tempfile.mkstemp(UNFINISHED, f".{file.name}.", file.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             yield stream

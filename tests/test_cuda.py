@@ -239,3 +239,15 @@ def test_a_full_device_takes_batches_in_parts(small: dict[str, Any]) -> None:
     assert whole.micro_batches == 1 < parts.micro_batches
     assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
     torch.testing.assert_close(others, logits, rtol=1e-2, atol=1e-2)
+
+
+def test_a_run_that_does_not_fit_fails_and_says_what_helps(small: dict[str, Any]) -> None:
+    request = Request(**small | {"device": "cuda", "methods": ["lora"]})
+    made = plan.make(request)
+    with memory_of(2**20):  # not even the backbone
+        assert api.execute(made, progress=False).failed == 1
+    (failure,), _ = made.store.load()
+    assert failure["error"]["type"] == "OutOfMemoryError"
+    assert failure["error"]["message"].startswith("out of memory (CUDA out of memory")
+    assert "--recompute" in failure["error"]["message"]
+    assert api.execute(plan.make(request), progress=False).failed == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
 import re
 import signal
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 from torchvision import transforms
 
+from petlbench import home
 from petlbench.data import cache, lists
 from petlbench.data.cache import Geometry
 from petlbench.data.split import Split
@@ -48,7 +48,7 @@ def open_train(root: Path) -> Split:
 
 def cached_files(kind: str = "*[!s].npy") -> list[Path]:
     """By default the arrays of images, without the .hashes.npy beside them."""
-    return sorted(cache.cache_folder().glob(kind))
+    return sorted(home.cache_folder().glob(kind))
 
 
 # Lists
@@ -781,7 +781,7 @@ def test_a_damaged_description_is_built_again(root: Path, content: str | None) -
     else:
         sidecar.write_text(content)
     assert cache.load(open_train(root), Geometry(8, "bicubic")).sha256 == first.sha256
-    assert "sha256" in json.loads(sidecar.read_text())
+    assert "sha256" in home.recall(sidecar)
 
 
 @pytest.mark.parametrize("array", [np.zeros((5, 3, 8, 7), np.uint8), np.zeros((5, 3, 8, 8))])
@@ -855,6 +855,6 @@ def test_a_cache_that_cannot_be_written_is_named(
 def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("PETLBENCH_CACHE", "~/elsewhere")
-    assert cache.cache_folder() == Path("/home/someone/elsewhere")
+    assert home.cache_folder() == Path("/home/someone/elsewhere")
     monkeypatch.delenv("PETLBENCH_CACHE")
-    assert cache.cache_folder() == Path("/home/someone/.cache/petlbench")
+    assert home.cache_folder() == Path("/home/someone/.cache/petlbench")

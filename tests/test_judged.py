@@ -11,14 +11,14 @@ import pytest
 import synthetic
 
 import petlbench
-from petlbench import judged, plan, store
+from petlbench import home, judged, plan, store
 from petlbench.request import Request
 
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two of them, written long ago as it seems."""
-    monkeypatch.setattr(judged, "SETTLED", -60.0)
+    monkeypatch.setattr(home, "SETTLED", -60.0)
     return synthetic.write(tmp_path / "r", synthetic.records(1, 1, 2), keep=False) / "records"
 
 
@@ -83,7 +83,7 @@ def test_what_was_just_written_is_not_trusted(
     records: Path, opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A second change within the resolution of the clock would leave the times as they are."""
-    monkeypatch.setattr(judged, "SETTLED", 60.0)
+    monkeypatch.setattr(home, "SETTLED", 60.0)
     judged.look(records)
     judged.look(records)
     assert len(opened) == 4 and not (judged._file(records).parent).exists()
@@ -129,7 +129,7 @@ def test_a_cache_that_cannot_be_written_costs_time_only(
 def test_what_a_command_recorded_is_known_to_the_next(
     small: dict[str, Any], opened: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(judged, "SETTLED", -60.0)
+    monkeypatch.setattr(home, "SETTLED", -60.0)
     petlbench.run(**small, search=2)
     assert len(opened) == 1 + 2  # its record and trials
     opened.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petlbench import experiment, method, plan, speed, weights
+from petlbench import experiment, home, method, plan, speed, weights
 from petlbench.errors import UsageError
 from petlbench.experiment import Machine
 from petlbench.request import Request
@@ -39,7 +38,7 @@ def test_an_answer_is_measured_once(tmp_path: Path) -> None:
         speed.remembered(question, lambda: next(answers))
     assert [speed.recall({"what": name}) for name in "abc"] == [1, 2, None]
     (file, _) = sorted((tmp_path / "cache" / "measured").iterdir())
-    assert json.loads(file.read_text())["question"]["what"] in "ab"
+    assert home.recall(file)["question"]["what"] in "ab"
 
 
 def test_another_machine_is_another_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,9 +55,7 @@ def side_by_side(
 
     # loky replaces a worker whose memory has grown and says so; nothing is lost
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-    with joblib.parallel_config(
-        "loky", inner_max_num_threads=threads, initializer=_ignore_interrupt
-    ):
+    with joblib.parallel_config("loky", inner_max_num_threads=threads, initializer=_ignore_signals):
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
         try:
             yield from parallel(joblib.delayed(call)(*arguments) for call, arguments in calls)
@@ -68,6 +66,7 @@ def side_by_side(
             ) from error
 
 
-def _ignore_interrupt() -> None:
-    """Ctrl-C is the parent's to handle: it stops the workers without a traceback from each."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ignore_signals() -> None:
+    """They are the parent's to handle: it stops the workers without a traceback from each."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

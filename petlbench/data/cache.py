@@ -2,17 +2,21 @@
 
 One `.npy` file per (split version, geometry), written whole and renamed into place, so a file that
 exists is complete; memory-mapped, so that an epoch touches no image file. Beside it, a digest of
-each image's pixels, by which the same image is found in two splits.
+each image's pixels, by which the same image is found in two splits, and a description with the
+checksums of both. Pixels are compared with theirs when the file is new or was touched since (its
+stamp): that takes a second for each gigabyte, and nothing in the runs after.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
-import json
+import io
 import os
 import tempfile
+import time
 from collections.abc import Callable, Generator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,11 +27,11 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from petlbench import protocol
+from petlbench import home, protocol
 from petlbench.data import ahead
 from petlbench.data.split import Split
-from petlbench.errors import UsageError
-from petlbench.home import cache_folder as cache_folder
+from petlbench.errors import RunError, UsageError
+from petlbench.store import write_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,15 +115,16 @@ def overlap(train: Images, test: Images) -> NDArray[np.int64]:
     return np.array(same, dtype=np.int64)
 
 
-def require_writable() -> None:
-    """Find out before a sweep, not in each of its runs."""
-    folder = cache_folder()
+def require_usable() -> None:
+    """Find out before a sweep, not in each of its runs. With images in it, it may be read-only."""
+    folder = home.cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise _unusable(folder, error) from error
+        if not any(folder.glob("*.npy")):
+            raise _unusable(folder, error) from error
 
 
 def _unusable(folder: Path, error: OSError) -> UsageError:
@@ -134,7 +139,7 @@ def file_of(split: Split, geometry: Geometry) -> Path:
     version = f"{FORMAT}\0{split.version()}\0{geometry.size}\0{geometry.resize}"
     if geometry.resize_to:
         version += f"\0{geometry.resize_to}\0{geometry.keep_aspect}"
-    return cache_folder() / f"{hashlib.sha256(version.encode()).hexdigest()[:24]}.npy"
+    return home.cache_folder() / f"{hashlib.sha256(version.encode()).hexdigest()[:24]}.npy"
 
 
 def load(
@@ -151,16 +156,19 @@ def load(
     folder = file.parent
     shape = (len(split), 3, geometry.size, geometry.size)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):  # the first one decodes, the others wait
-            opened = _open(file, shape)
-            if opened is None:
-                _build(file, split, geometry, on_progress, threads or joblib.cpu_count())
+        opened = _open(file, shape)
+        if opened is None:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(file.with_suffix(".lock")):  # the first one decodes, the others wait
                 opened = _open(file, shape)
-            assert opened is not None
-            pixels, digests, digest = opened
+                if opened is None:
+                    _build(file, split, geometry, on_progress, threads or joblib.cpu_count())
+                    opened = _open(file, shape)
+        if opened is None:
+            raise OSError(errno.EIO, "what was written there reads as something else", str(file))
     except OSError as error:
         raise _unusable(folder, error) from error
+    pixels, digests, digest = opened
     identity = hashlib.sha256(digest.encode() + split.labels.tobytes()).hexdigest()
     return Images(pixels, split.labels, identity, split.describe, digests)
 
@@ -180,18 +188,41 @@ def _beside(file: Path) -> tuple[Path, Path]:
 def _open(
     file: Path, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], NDArray[np.void], str] | None:
-    """The memory-mapped array, its digests and its SHA-256, or None if absent or damaged."""
+    """The memory-mapped array, its digests and its SHA-256, or None if absent or damaged.
+
+    Raises MemoryError where there is no room to map it.
+    """
     hashes, sidecar = _beside(file)
+    told, now = home.recall(sidecar), time.time()
     try:
+        stamp = home.stamp(file.stat())
         # copy-on-write: torch wants writable memory, and the file must never change
         pixels = np.load(file, mmap_mode="c", allow_pickle=False)
-        digests = np.load(hashes, allow_pickle=False)
-        digest = str(json.loads(sidecar.read_text())["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        digests = np.load(hashes, mmap_mode="r", allow_pickle=False).copy()
+    except OSError as error:
+        if error.errno == errno.ENOMEM:
+            raise MemoryError(f"no memory to map {file}") from error
         return None
-    intact = pixels.shape == shape and pixels.dtype == np.uint8
+    except RunError:  # it must not be opened yet (vault.py)
+        raise
+    except Exception:  # of a damaged header NumPy raises anything
+        return None
+    intact = told is not None and pixels.shape == shape and pixels.dtype == np.uint8
+    intact &= pixels.flags.c_contiguous
     intact &= digests.shape == shape[:1] and digests.dtype == f"V{DIGEST_BYTES}"
-    return (pixels, digests, digest) if intact else None
+    if not intact or _sha256(digests) != told["digests"]:
+        return None
+    if told["verified"] != stamp:
+        if _sha256(pixels) != told["sha256"]:
+            return None
+        if home.settled(stamp, now):
+            with contextlib.suppress(OSError):  # read-only or full: verified again the next time
+                home.remember(sidecar, told | {"verified": stamp})
+    return pixels, digests, told["sha256"]
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    return hashlib.sha256(array.data).hexdigest()
 
 
 def _build(
@@ -201,17 +232,18 @@ def _build(
     on_progress: Callable[[int, int], None],
     threads: int,
 ) -> None:
+    for abandoned in file.parent.glob(f"{file.stem}*.partial"):  # by who held the lock and died
+        abandoned.unlink()
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.stem, suffix=".partial")
     os.close(handle)
     partial = Path(name)
-    partial_hashes, partial_sidecar = (Path(f"{name}.{part}") for part in ("hashes", "json"))
     try:
         shape = (len(split), 3, geometry.size, geometry.size)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         digest, digests = hashlib.sha256(), bytearray()
         with partial.open("wb") as stream:
             np.lib.format.write_array_header_1_0(stream, header)
-            with closing(_contents(split, geometry, threads)) as contents:
+            with contextlib.closing(_contents(split, geometry, threads)) as contents:
                 for done, (content, hashed) in enumerate(contents, start=1):
                     stream.write(content)
                     digest.update(content)
@@ -220,17 +252,15 @@ def _build(
             stream.flush()
             os.fsync(stream.fileno())
         partial.chmod(0o644)  # a cache may be shared
-        with partial_hashes.open("wb") as stream:
-            np.save(stream, np.frombuffer(digests, f"V{DIGEST_BYTES}"))
-        description = {"sha256": digest.hexdigest(), "split": split.name, **split.describe}
-        partial_sidecar.write_text(json.dumps(description))
         hashes, sidecar = _beside(file)
-        os.replace(partial_hashes, hashes)
-        os.replace(partial_sidecar, sidecar)
+        of_images = np.frombuffer(digests, f"V{DIGEST_BYTES}")
+        np.save(buffer := io.BytesIO(), of_images)
+        write_bytes(hashes, buffer.getvalue())
+        told = {"sha256": digest.hexdigest(), "digests": _sha256(of_images), "verified": None}
+        home.remember(sidecar, told | {"split": split.name, "source": split.describe})
         os.replace(partial, file)
     finally:
-        for leftover in (partial, partial_hashes, partial_sidecar):
-            leftover.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _contents(

@@ -110,7 +110,7 @@ class CrossEntropy:
                 if self.replay:
                     return self.replay(self.accumulate, inputs, targets)
                 return self.accumulate(inputs, targets)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if self.parts >= len(targets) or not out_of_memory(error):
                     raise
             for parameter in self.trainable:  # outside the handler, which holds the failed graph
