@@ -42,7 +42,7 @@ def settings_of(cls: type) -> dict[str, Any]:
 
 def check(instance: Any, owner: str) -> None:
     """Refuse wrong types and values out of bounds; an int given for a float becomes a float."""
-    hints = _hints(type(instance))
+    hints = _hints(instance.__class__)
     for field in dataclasses.fields(instance):
         value: Any = getattr(instance, field.name)
         hint = hints[field.name]

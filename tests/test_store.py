@@ -100,8 +100,8 @@ def test_a_failed_write_leaves_the_old_record(
     assert files(store.folder) == [f"{KEY}.json"]  # and nothing else
 
 
-def test_a_crash_before_the_rename_leaves_the_old_record(store: Store) -> None:
-    store.write(record())
+def crash(file: Path) -> None:
+    """Write a file in a process that dies before it is whole."""
     code = (
         "import os, sys\n"
         "from petlbench.store import write_text\n"
@@ -109,8 +109,12 @@ def test_a_crash_before_the_rename_leaves_the_old_record(store: Store) -> None:
         "os.replace = lambda *_: os._exit(9)\n"  # as if killed here
         "write_text(Path(sys.argv[1]), 'half')\n"
     )
-    target = store.records / f"{KEY}.json"
-    assert subprocess.run([sys.executable, "-c", code, str(target)], timeout=60).returncode == 9
+    assert subprocess.run([sys.executable, "-c", code, str(file)], timeout=60).returncode == 9
+
+
+def test_a_crash_before_the_rename_leaves_the_old_record(store: Store) -> None:
+    store.write(record())
+    crash(store.records / f"{KEY}.json")
     assert len(list(store.records.iterdir())) == 2  # the temporary file is left behind
     assert store.read(KEY) == record()
     assert store.load() == ([record()], [])  # and is no record
@@ -162,6 +166,19 @@ def test_what_is_left_out_is_not_done(store: Store, kind: str) -> None:
     file = store.records / f"{KEY}.json"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
     assert store.read(KEY) is None
+
+
+def test_what_the_dead_left_half_written_is_removed(store: Store) -> None:
+    crash(store.artifacts / f"{KEY}.safetensors")
+    (left,) = store.artifacts.iterdir()
+    own = store.artifacts / ".mine"
+    own.touch()
+    store.require_writable()
+    assert left.exists()  # another process may be writing it
+    for file in (left, own):
+        os.utime(file, (time.time() - 2 * store_module.ABANDONED,) * 2)
+    store.require_writable()
+    assert list(store.artifacts.iterdir()) == [own]
 
 
 def test_foreign_files_do_not_disturb(store: Store) -> None:

@@ -67,6 +67,6 @@ def side_by_side(
 
 
 def _ignore_signals() -> None:
-    """They are the parent's to handle: it stops the workers without a traceback from each."""
+    """Signals that end a sweep are for the parent: it stops the workers without a traceback."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

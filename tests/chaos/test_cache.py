@@ -126,7 +126,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Split:
     return lists.of_files("train", files, [0, 1, 2], "")
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(
     suffix=st.sampled_from([".npy", ".hashes.npy", ".json"]),
     where=st.floats(0, 1, exclude_max=True),
