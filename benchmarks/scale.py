@@ -136,7 +136,7 @@ def record(spec: Any, correct: int, **more: Any) -> dict[str, Any]:
 
 
 def measured(command: Sequence[str]) -> tuple[float, float, int, str]:
-    """Seconds of a process, of processor time with its workers, peak memory in bytes, and output."""
+    """Seconds of a process, processor time with its workers, peak memory in bytes, and output."""
     begin = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
