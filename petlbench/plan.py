@@ -48,6 +48,7 @@ class Request:
     `presets` are names or files of settings per task: one row each, in the place of its method's.
     `search` is a number of trials, the same for every method (see search.py), by that `sampler`.
     `backend` is where runs are executed (see backends/), `resources` what is asked of it for them.
+    `devices_per_run` is the number of GPUs, or of processes on a CPU, that share each run.
     """
 
     suite: str = "mini"
@@ -66,6 +67,7 @@ class Request:
     device: str = "auto"
     jobs: int | None = None
     threads: int | None = None
+    devices_per_run: int = 1
     keep: str = "all"
     attention: str = "auto"
     recompute: bool = False
@@ -87,7 +89,7 @@ class Request:
             for value in values or ():
                 if not isinstance(value, kinds):
                     raise UsageError(f"{name}: {value!r} is not a name.")
-        for name in ("seeds", "search", "jobs", "threads"):
+        for name in ("seeds", "search", "jobs", "threads", "devices_per_run"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
@@ -116,6 +118,11 @@ class Request:
         return bool(backends.load(self.backend).ELSEWHERE)
 
     @property
+    def measurable(self) -> bool:
+        """Whether how fast runs will be can be tried here, on one device."""
+        return not self.elsewhere and self.devices_per_run == 1
+
+    @property
     def folder(self) -> Path:
         return Path(self.results).expanduser() if self.results else Path("results") / self.suite
 
@@ -139,33 +146,35 @@ class Plan:
     notes: list[str]
 
     def workers(self) -> tuple[int, int]:
-        """(worker processes, threads each), by default.
+        """(runs at a time, threads of each of their processes), by default.
 
         On a GPU one run, or several where one leaves most of it idle (measured); on a CPU as many
         as there are cores and memory for, at most 4: small models do not fill several cores.
-        The same for a resumed sweep as for a fresh one, since threads decide the last bits.
+        The same for a resumed sweep as for a fresh one, since threads decide the last bits. Runs on
+        several devices leave none of them to others.
         """
-        jobs = self.request.jobs
+        jobs, ranks = self.request.jobs, self.request.devices_per_run
         if self.request.elsewhere:  # the engine decides how many find a place
             return min(jobs or len(self.specs), len(self.specs)), self.request.threads or 1
         cores = usable_cores()
         if jobs is None:
             first = self.specs[0]
             if self.device == "cpu":
-                jobs = min(4, cores, _fit(_memory(), self.shape, first.rules))
+                jobs = min(4, cores, _fit(_memory(), self.shape, first.rules)) // ranks
             elif self.device == "cuda":
                 import torch
 
                 from petlbench import speed
 
-                memory = torch.cuda.get_device_properties(0).total_memory
-                measured = speed.runs_per_gpu(first, self.request.compile)
-                each = min(measured, _fit(memory, self.shape, first.rules))
-                jobs = torch.cuda.device_count() * max(1, each)
+                jobs = torch.cuda.device_count() // ranks
+                if ranks == 1:
+                    memory = torch.cuda.get_device_properties(0).total_memory
+                    measured = speed.runs_per_gpu(first, self.request.compile)
+                    jobs *= max(1, min(measured, _fit(memory, self.shape, first.rules)))
             else:
                 jobs = 1
             jobs = max(1, min(jobs, len(self.specs)))
-        return jobs, self.request.threads or max(1, cores // jobs)
+        return jobs, self.request.threads or max(1, cores // (jobs * ranks))
 
     @functools.cached_property
     def machine(self) -> Machine:
@@ -192,13 +201,15 @@ class Plan:
             request.compile,
             workers=self._helpers(jobs, threads),
             peek=request.report_peek,
+            devices_per_run=request.devices_per_run,
         )
 
     def _helpers(self, jobs: int, threads: int) -> int:
-        """Processes that prepare augmented images, for each run."""
+        """Processes that prepare augmented images, for each device of a run."""
         if self.device == "cpu":
             return 0
-        return min(8, threads if self.request.elsewhere else usable_cores() // jobs)
+        ranks = jobs * self.request.devices_per_run
+        return min(8, threads if self.request.elsewhere else usable_cores() // ranks)
 
     def seconds(self, spec: RunSpec, rate: Speed) -> float:
         """What one run costs at that speed, and the trials before it."""
@@ -234,17 +245,18 @@ class Plan:
 
         Recorded runs of a method tell its speed, or this machine remembers it; what nothing is
         known of is measured for a few seconds each, or else the time is None. `fresh` measures
-        again what is remembered. Of other machines only records tell.
+        again what is remembered. Of other machines, and of several devices, only records tell.
         """
         if not self.todo:
             return 0.0, ""
         from petlbench import speed
 
         machine = self.machine
-        rates = {} if fresh or self.request.elsewhere else speed.known(self.todo, machine)
+        here = self.request.measurable
+        rates = speed.known(self.todo, machine) if here and not fresh else {}
         done = self._telling(self.done)
         rates |= {label: speed.from_records(found, self.sizes) for label, found in done.items()}
-        if measure and not self.request.elsewhere:
+        if measure and here:
             unknown = [spec for spec in self.todo if spec.method.label not in rates]
             rates |= speed.measure(unknown, machine)
         if any(spec.method.label not in rates for spec in self.todo):
@@ -304,6 +316,7 @@ _KINDS: dict[str, type] = {
     "search": int,
     "jobs": int,
     "threads": int,
+    "devices_per_run": int,
     "recompute": bool,
     "compile": bool,
     "report_peek": bool,
@@ -325,6 +338,10 @@ def make(request: Request, sketch: bool = False) -> Plan:
     choosing = _choosing(rules_of) if request.search else ()
     rows = _methods(request, rules_of, suite, tasks)
     device = request.device if request.elsewhere else _device(request.device)
+    if request.devices_per_run > 1:
+        from petlbench import parallel
+
+        parallel.require(request.devices_per_run, device, request.elsewhere, request.resources)
     seeds = range(request.seeds or rules_of.seeds)
     splits = rules_of.train_split, rules_of.test_split
     read = opened.sketch if sketch else opened.read
