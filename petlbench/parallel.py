@@ -16,6 +16,7 @@ import signal
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from datetime import timedelta
@@ -41,7 +42,7 @@ T = TypeVar("T")
 def require(count: int, device: str, elsewhere: bool, resources: Mapping[str, Any]) -> None:
     """Raise UsageError where runs cannot have that many devices of that kind."""
     asked = f"--devices-per-run {count}"
-    if not dist.is_available():  # type: ignore[no-untyped-call]
+    if not dist.is_available():
         raise UsageError(f"{asked}: this build of PyTorch has no torch.distributed.")
     if device == "mps":
         raise UsageError(f"{asked}: a machine has one mps device; leave it out, or --device cpu.")
@@ -109,6 +110,8 @@ def _ranks(count: int, threads: int) -> ProcessPoolExecutor:
     """Processes that stay for the next run: importing PyTorch takes longer than a short one."""
     from joblib.externals.loky import ProcessPoolExecutor
 
+    # one that has idled may end just then; it is replaced, and nothing is lost
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
     environment = {"OMP_NUM_THREADS": str(threads)}
     return ProcessPoolExecutor(
         count, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=environment
@@ -133,8 +136,9 @@ def _in_group(call: Callable[[], T], rank: int, size: int, meeting: str, device:
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
         backend = "nccl"
-    store = dist.FileStore(meeting, size)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(
+        backend, f"file://{meeting}", rank=rank, world_size=size, timeout=PATIENCE
+    )
     found = call()
     dist.destroy_process_group()  # not after an error: the others' would hide it
     return found
@@ -188,8 +192,8 @@ def combine(loss: Tensor, parameters: Sequence[nn.Parameter], weight: float) -> 
     own = [loss, *(p.grad for p in parameters if p.grad is not None)]
     total = torch.cat([each.flatten() for each in own]).mul_(weight)  # one message for all
     dist.all_reduce(total)
-    for each, sums in zip(own, total.split([each.numel() for each in own]), strict=True):
-        each.copy_(sums.view_as(each))
+    for each, summed in zip(own, torch.split(total, [x.numel() for x in own]), strict=True):
+        each.copy_(summed.view_as(each))
     return loss
 
 

@@ -81,8 +81,9 @@ def fit(
                 else:
                     of_texts = known[of(chosen, known)]
             # every pair is compared with all others, whichever rank has them
-            found = (parallel.gather(each.float(), len(batch)) for each in (of_images, of_texts))
-            loss = contrastive(*found, owners[batch].to(device), scale)
+            of_images = parallel.gather(of_images.float(), len(batch))
+            of_texts = parallel.gather(of_texts.float(), len(batch))
+            loss = contrastive(of_images, of_texts, owners[batch].to(device), scale)
             loss.backward()  # type: ignore[no-untyped-call]
             yield parallel.combine(loss.detach() / parallel.size(), trainable, 1.0)
 
