@@ -269,7 +269,8 @@ def _measure_in_ranks(
     devices = parallel.devices(machine.device, machine.devices_per_run)
     first, *others = (replace(machine, device=each, devices_per_run=1) for each in devices)
     calls = [partial(_rank, spec, first, on_progress)]
-    calls += [partial(_rank, spec, replace(each, keep="none"), _silent) for each in others]
+    silent = lambda message: None  # noqa: E731
+    calls += [partial(_rank, spec, replace(each, keep="none"), silent) for each in others]
     found = parallel.launch(calls, devices, machine.threads)
     measured, artifacts, extras = found[0]
     for name in ("peak_bytes", "micro_batches"):
@@ -285,10 +286,6 @@ def _rank(
 ) -> tuple[dict[str, Any], dict[str, bytes], list[str]]:
     """And the extra libraries that were used."""
     return *measure(spec, machine, on_progress), [m for m in EXTRAS.values() if m in sys.modules]
-
-
-def _silent(message: str) -> None:
-    pass
 
 
 def _targets(

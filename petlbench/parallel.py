@@ -152,6 +152,11 @@ def size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """This process among them: 0, 1, ..."""
+    return dist.get_rank() if size() > 1 else 0
+
+
 def align(model: nn.Module, seed: int) -> None:
     """Rank 0's model on every rank, and random numbers of its own on each."""
     if size() == 1:
@@ -159,7 +164,7 @@ def align(model: nn.Module, seed: int) -> None:
     trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
     for tensor in (*trained, *model.buffers()):
         dist.broadcast(tensor.data, 0)
-    words = np.random.SeedSequence((seed, dist.get_rank())).generate_state(1, np.uint64)
+    words = np.random.SeedSequence((seed, rank())).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]))
 
 
@@ -170,7 +175,7 @@ def share(batch: Tensor) -> tuple[Tensor, float]:
     """
     if size() == 1:
         return batch, 1.0
-    own = batch[_places(len(batch))[dist.get_rank()]]
+    own = batch[_places(len(batch))[rank()]]
     return (own, len(own) / len(batch)) if len(own) else (batch[:1], 0.0)
 
 
@@ -182,7 +187,7 @@ def _places(total: int) -> list[Tensor]:
     """
     place = torch.arange(total)
     turn = torch.minimum(place, total - 1 - place) % size()
-    return [(turn == rank).nonzero()[:, 0] for rank in range(size())]
+    return [(turn == each).nonzero()[:, 0] for each in range(size())]
 
 
 def combine(loss: Tensor, parameters: Sequence[nn.Parameter], weight: float) -> Tensor:
@@ -206,30 +211,27 @@ def gather(rows: Tensor, total: int) -> Tensor:
 
 
 def block(total: int) -> slice:
-    """This rank's part of what need not be divided as batches are; all, where there is too little.
-
-    `join` puts the parts together again.
-    """
-    if total < size() or size() == 1:
-        return slice(0, total)
-    return _blocks(total)[dist.get_rank()]
+    """This rank's part of what is only read, once and in a row; `join` puts it together again."""
+    blocks = _blocks(total)
+    return blocks[rank() % len(blocks)]
 
 
 def join(rows: Tensor, total: int) -> Tensor:
     """What each rank made of its `block` of `total`: (own, ...) -> (total, ...)."""
-    if total < size() or size() == 1:
-        return rows
-    return _gathered(rows, [torch.arange(total)[part] for part in _blocks(total)])
+    blocks, place = _blocks(total), torch.arange(total)
+    return rows if len(blocks) == 1 else _gathered(rows, [place[each] for each in blocks])
 
 
 def _blocks(total: int) -> list[slice]:
-    edges = [total * rank // size() for rank in range(size() + 1)]
+    """One for each rank; or one, which all take, where there are not enough."""
+    count = size() if total >= size() else 1
+    edges = [total * each // count for each in range(count + 1)]
     return [slice(*pair) for pair in itertools.pairwise(edges)]
 
 
 def _gathered(rows: Tensor, places: Sequence[Tensor]) -> Tensor:
     """Row i of rank r becomes row places[r][i]."""
-    mine, counts = places[dist.get_rank()].to(rows.device), [len(each) for each in places]
+    mine, counts = places[rank()].to(rows.device), [len(each) for each in places]
     rows = rows[: len(mine)]  # not what a rank without a share has made
     padded = rows.new_zeros(max(counts), *rows.shape[1:])
     padded[: len(mine)] = rows.detach()

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from conftest import CLI
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,7 +43,7 @@ def as_rank(rank: int, size: int) -> Iterator[None]:
     """As if this process were one of several, which do not speak."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parallel, "size", lambda: size)
-        patch.setattr(dist, "get_rank", lambda: rank)
+        patch.setattr(parallel, "rank", lambda: rank)
         yield
 
 
@@ -134,7 +133,7 @@ LABELS = torch.arange(sum(SIZES)) % 4
 
 def fit_small() -> tuple[list[tuple[float, list[Tensor]]], int, bool]:
     """Loss and gradient of each batch. Rank 1 has room for one image at a time."""
-    model = Small(1 if dist.is_initialized() and dist.get_rank() == 1 else 99)
+    model = Small(1 if parallel.rank() == 1 else 99)
     feed = lambda epoch, order: (INPUTS[chosen] for chosen in order)  # noqa: E731
     rules = protocol.load("mini").rules()
     gradients = CrossEntropy(model, model, feed, LABELS, rules, 0)
@@ -189,7 +188,7 @@ COUNTS = 100, 2, 7  # one of them less than a rank each
 def divide() -> tuple[list[Tensor], Tensor, Tensor, list[Tensor]]:
     device = torch.device("cpu")
     values = [outputs(lambda x: 2 * x, torch.arange(count)[:, None], device) for count in COUNTS]
-    rank = dist.get_rank()
+    rank = parallel.rank()
     model = nn.Linear(2, 1)
     nn.init.constant_(model.weight, rank)
     model.register_buffer("mask", torch.tensor([rank == 0, rank > 1]))
@@ -263,8 +262,8 @@ BREAKS = """
 import os
 from dataclasses import dataclass
 import torch
-import torch.distributed as dist
 from torch import nn
+from petlbench import parallel
 from petlbench.methods.lora import LoRA
 
 class Breaks(nn.Module):
@@ -273,7 +272,7 @@ class Breaks(nn.Module):
         self.calls = 0
     def forward(self, x):
         self.calls += self.training
-        if self.training and dist.is_initialized() and dist.get_rank() == 1:
+        if self.training and parallel.rank() == 1:
             if WHEN: DO
         return x
 
