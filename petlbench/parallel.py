@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from joblib.externals.loky import ProcessPoolExecutor
 
 PATIENCE = timedelta(minutes=30)  # how long ranks wait for each other: one may still be compiling
-IDLE = 10  # seconds after which ranks that have no further run end
+IDLE = 30  # seconds after which ranks that have no further run end
 LAST_WORDS = 5.0  # seconds in which a rank that died is told from those that miss it
 T = TypeVar("T")
 
