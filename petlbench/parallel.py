@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PATIENCE = timedelta(minutes=30)  # how long ranks wait for each other: one may still be compiling
 IDLE = 30  # seconds after which ranks that have no further run end
-LAST_WORDS = 5.0  # seconds in which a rank that died is told from those that miss it
+LAST_WORDS = 2.0  # seconds in which a rank that died is told from those that miss it
 T = TypeVar("T")
 
 
@@ -163,7 +163,9 @@ def align(model: nn.Module, seed: int) -> None:
         return
     trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
     for tensor in (*trained, *model.buffers()):
-        dist.broadcast(tensor.data, 0)
+        sent = tensor.data.contiguous()  # the tensor itself, unless it is transposed
+        dist.broadcast(sent, 0)
+        tensor.data.copy_(sent)
     words = np.random.SeedSequence((seed, rank())).generate_state(1, np.uint64)
     torch.manual_seed(int(words[0]))
 

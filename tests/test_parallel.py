@@ -9,9 +9,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,15 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 import petlbench
-from petlbench import benchmark, execute, parallel, plan, protocol
+from petlbench import benchmark, execute, experiment, method, parallel, plan, protocol
 from petlbench.data.augment import mix
+from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError, UsageError
 from petlbench.evaluate import outputs
 from petlbench.experiment import Machine, measure
-from petlbench.problems import retrieval
+from petlbench.problems import classification, retrieval
 from petlbench.problems.classification import CrossEntropy
+from petlbench.spec import RunSpec
 from petlbench.store import Store
 
 RANKS = 3
@@ -206,16 +208,49 @@ def test_outputs_models_and_random_numbers_of_ranks() -> None:
     assert len({tuple(random.tolist()) for _, _, random, _ in found}) == RANKS
 
 
+def fit_all(specs: Sequence[RunSpec]) -> list[Sequence[float]]:
+    """The losses of three epochs on random images."""
+    found = []
+    for spec in specs:
+        model = experiment.prepare(spec, Machine())
+        data = classification.imaginary(spec, 12)
+        normalise = Normalise(spec.rules["mean"], spec.rules["std"], torch.device("cpu"))
+        spec.method.build().calibrate(model, experiment.batches(data.images, normalise))
+        parallel.align(model, spec.seed)
+        found.append(classification.fit(model, data, spec.rules, spec.seed).loss)
+    return found
+
+
+def test_methods_train_as_on_one_device(small: dict[str, Any]) -> None:
+    """Of which one computes frozen features once, and one looks at training images before.
+
+    The second batch has an image for one of the ranks alone.
+    """
+    rules = {"batch_size": 11, "epochs": 3, "optimizer": "sgd", "learning_rate": 0.01}
+    names = "linear", "gps", "vpt"
+    specs = [spec_of(small, undisturbed(name), **rules) for name in names]
+    whole = fit_all(specs)
+    for found in in_ranks(partial(fit_all, specs)):
+        for name, losses, expected in zip(names, found, whole, strict=True):
+            assert losses == pytest.approx(expected, rel=1e-4), name
+
+
+def undisturbed(name: str) -> dict[str, Any]:
+    """A method that draws no random numbers in training: those of ranks differ."""
+    names = {field.name for field in fields(method.load(name))}
+    return {"name": name} | {n: 0.0 for n in ("dropout", "drop_path") if n in names}
+
+
 # -- whole runs ------------------------------------------------------------------------------------
 
 
-def spec_of(small: dict[str, Any], name: Any, **rules: Any) -> Any:
+def spec_of(small: dict[str, Any], name: Any, **rules: Any) -> RunSpec:
     rules = {"drop_path": 0.0, "drop_last": False, **rules}
     settings = small["settings"] | {f"protocol.{key}": value for key, value in rules.items()}
     return plan.make(plan.Request(**small | {"methods": [name], "settings": settings})).specs[0]
 
 
-def alike(spec: Any, machine: Machine, loss: float = 1e-5, weights: float = 1e-4) -> None:
+def alike(spec: RunSpec, machine: Machine, loss: float = 1e-5, weights: float = 1e-4) -> None:
     """The stated tolerance: relative of the losses, absolute of the weights; 1% of predictions."""
     one, kept = measure(spec, machine, lambda _: None)
     several, others = measure(spec, replace(machine, devices_per_run=RANKS), lambda _: None)
@@ -235,13 +270,12 @@ def predictions(files: dict[str, bytes]) -> Any:
         return stored["predictions"]
 
 
-@pytest.mark.parametrize("name", ["full", "linear", "gps"])
-def test_a_run_is_that_of_one_device(small: dict[str, Any], name: str) -> None:
+def test_a_run_is_that_of_one_device(small: dict[str, Any]) -> None:
     """SGD, for Adam magnifies the rounding of what has no gradient, such as the keys' bias.
 
     Batches of 133 cannot be divided by three, and the last one has a single image.
     """
-    alike(spec_of(small, name, batch_size=133, optimizer="sgd", learning_rate=0.05), Machine())
+    alike(spec_of(small, "full", batch_size=133, optimizer="sgd", learning_rate=0.05), Machine())
 
 
 def test_images_are_augmented_and_mixed_as_on_one_device(small: dict[str, Any]) -> None:
@@ -251,9 +285,12 @@ def test_images_are_augmented_and_mixed_as_on_one_device(small: dict[str, Any]) 
 
 
 def test_half_precision_is_that_of_one_device(small: dict[str, Any]) -> None:
-    """The ranks' dropout masks would not be those of one device."""
-    convpass = {"name": "convpass", "dropout": 0.0}
-    alike(spec_of(small, convpass, precision="bf16"), Machine(), loss=0.01, weights=0.01)
+    alike(
+        spec_of(small, undisturbed("convpass"), precision="bf16"),
+        Machine(),
+        loss=0.01,
+        weights=0.01,
+    )
 
 
 # -- what goes wrong -------------------------------------------------------------------------------
@@ -340,25 +377,24 @@ def test_an_interrupt_ends_the_ranks(tmp_path: Path) -> None:
             os.kill(int(file.name), 0)
 
 
-COMMAND = """
-import sys
-from petlbench.cli import main
-main(sys.argv[1:])
+SCRIPT = """
+import time
+from pathlib import Path
+from petlbench import parallel
+
+def wait():
+    Path(f"waiting in {parallel.rank()}").touch()
+    time.sleep(600)
+
+parallel.launch([wait] * 2, ["cpu"] * 2, 1)
 """
 
 
-def test_ranks_end_with_a_killed_parent(small: dict[str, Any]) -> None:
-    waits = breaks("waits", "True", "open('waiting', 'w').close(); import time; time.sleep(600)")
-    arguments = ["run", "--tasks", "digits", "--methods", waits, "--devices-per-run", "2"]
-    arguments += ["--checkpoint", small["checkpoint"], "--image-size", "16", "--device", "cpu"]
-    arguments += ["--jobs", "1", "--threads", "1", "--results", "results/r"]
-    with subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *arguments], stdout=subprocess.PIPE
-    ) as process:
-        wait_until(Path("waiting").exists)
+def test_ranks_end_with_a_killed_parent(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE) as process:
+        wait_until(lambda: len(list(tmp_path.glob("waiting in *"))) == 2)
         process.kill()
         process.communicate(timeout=60)  # until nobody is left who could write
-    assert not list(Path("results/r/failed").iterdir())
 
 
 # -- what is asked for -----------------------------------------------------------------------------
