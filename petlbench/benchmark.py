@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from petlbench import estimate, speed
+from petlbench.errors import UsageError
 from petlbench.plan import Plan
 from petlbench.progress import duration as duration
 from petlbench.wording import count
@@ -66,6 +67,8 @@ class Benchmark:
 def measure(plan: Plan, fresh: bool = False) -> Benchmark:
     """Measure every method of `plan` (a sketch will do) as a sweep would run it."""
     first, machine = plan.specs[0], plan.machine
+    if machine.devices_per_run > 1:
+        raise UsageError("benchmark measures runs on one device each; leave out --devices-per-run.")
     bf16 = first.rules["precision"] == "bf16"
     size = 2048 if machine.device == "cpu" else 8192
     peak = speed.matrix_rate(machine.device, torch.bfloat16 if bf16 else torch.float32, size)
@@ -109,6 +112,8 @@ def manner(plan: Plan) -> str:
     """How the runs of a plan are executed, in words."""
     machine = plan.machine
     extras = [name for name in ("recompute", "compile") if getattr(machine, name)]
+    ranks = machine.devices_per_run
+    shared = [f"on {ranks} devices"] if ranks > 1 else []
     return ", ".join(
         [
             f"device {machine.device}",
@@ -116,6 +121,7 @@ def manner(plan: Plan) -> str:
             f"{machine.attention} attention",
             *extras,
             f"{count(machine.jobs, 'run')} at a time",
+            *shared,
             f"{count(machine.threads, 'thread')} each",
         ]
     )

@@ -50,15 +50,16 @@ def wall_seconds(
 
     Recorded runs of a method tell its speed, or this machine remembers it; what nothing is
     known of is measured for a few seconds each, or else the time is None. `fresh` measures
-    again what is remembered. Of other machines only records tell.
+    again what is remembered. Of other machines, and of several devices, only records tell.
     """
     if not plan.todo:
         return 0.0, ""
     machine = plan.machine
-    rates = {} if fresh or plan.request.elsewhere else speed.known(plan.todo, machine)
+    here = plan.request.measurable
+    rates = speed.known(plan.todo, machine) if here and not fresh else {}
     done = _telling(plan.done, plan.store)
     rates |= {label: speed.from_records(found, plan.sizes) for label, found in done.items()}
-    if measure and not plan.request.elsewhere:
+    if measure and here:
         unknown = [spec for spec in plan.todo if spec.method.label not in rates]
         rates |= speed.measure(unknown, machine)
     if any(spec.method.label not in rates for spec in plan.todo):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from petlbench import parallel
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError, out_of_memory
 
@@ -26,18 +27,19 @@ def outputs(
     """
     batch = CPU_BATCH if device.type == "cpu" else DEVICE_BATCH
     results: list[Tensor] = []
-    start = 0
-    while start < len(inputs):
+    part = parallel.block(len(inputs))
+    start = part.start
+    while start < part.stop:
         try:
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                results.append(forward(inputs[start : start + batch]))
+                results.append(forward(inputs[start : min(start + batch, part.stop)]))
         except (RuntimeError, MemoryError) as error:
             if batch == 1 or not out_of_memory(error):
                 raise
             batch //= 2
             continue
         start += batch
-    return torch.cat(results)
+    return parallel.join(torch.cat(results), len(inputs))
 
 
 def logits(model: nn.Module, pixels: Tensor, normalise: Normalise, bf16: bool = False) -> Tensor:

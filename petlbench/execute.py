@@ -64,7 +64,8 @@ def _run_one(store: Store, wait: bool, spec: RunSpec, machine: Machine) -> Outco
         if store.read(spec.key, machine.peek) is not None:  # another process finished it meanwhile
             return spec, "done", ""
         if machine.device == "cuda" and machine.jobs > 1:
-            machine = replace(machine, device=_own_device(store, machine.jobs))
+            own = _own_device(store, machine.jobs, machine.devices_per_run)
+            machine = replace(machine, device=own)
         reporter = Reporter(
             store.claims / f"{spec.key}.progress",
             f"{spec.method.label} on {spec.task}, seed {spec.seed}",
@@ -81,8 +82,8 @@ def _run_one(store: Store, wait: bool, spec: RunSpec, machine: Machine) -> Outco
 _held: list[FileLock] = []
 
 
-def _own_device(store: Store, jobs: int) -> str:
-    """The GPU of this worker process: worker k of `jobs` here uses GPU k modulo their number."""
+def _own_device(store: Store, jobs: int, each: int = 1) -> str:
+    """The GPU of this worker process, or the first of `each`: workers take them in turn."""
     import torch
 
     if not _held:
@@ -95,4 +96,4 @@ def _own_device(store: Store, jobs: int) -> str:
         else:
             raise RunError(f"more than {jobs} workers ask for a GPU of {store.folder}.")
     worker = int(Path(_held[0].lock_file).stem.rpartition("-")[2])
-    return f"cuda:{worker % torch.cuda.device_count()}"
+    return f"cuda:{each * (worker % (torch.cuda.device_count() // each))}"

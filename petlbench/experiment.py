@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
+from functools import partial
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from petlbench import __version__, backbone, costs, problems, search, weights
+from petlbench import __version__, backbone, costs, parallel, problems, search, weights
 from petlbench.data import cache
 from petlbench.data.normalise import Normalise
 from petlbench.data.vault import Data, Vault
@@ -57,6 +58,7 @@ class Machine:
     compile: bool = False  # blocks by torch.compile, on a GPU steps as a CUDA graph
     workers: int = 0  # processes that prepare augmented images
     peek: bool = False  # test ten times over training as well, and tell; changes no result
+    devices_per_run: int = 1  # on several, processes with a share of every batch each
 
 
 def run(
@@ -158,6 +160,8 @@ def measure(
     spec: RunSpec, machine: Machine, on_progress: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Train and test: what the record holds beyond its spec, and the files kept beside it."""
+    if machine.devices_per_run > 1:
+        return _measure_in_ranks(spec, machine, on_progress)
     torch.set_num_threads(machine.threads)
     device = torch.device(machine.device)
     rules, problem = spec.rules, problems.load(spec.problem)
@@ -203,6 +207,7 @@ def measure(
         normalise = Normalise(rules["mean"], rules["std"], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             method.calibrate(model, batches(training.images, normalise))
+        parallel.align(model, spec.seed)
         setup_seconds = time.perf_counter() - begin
         begin = time.perf_counter()
         fitted = problems.Fitted()
@@ -261,6 +266,32 @@ def measure(
         told = spec.as_dict() | {"class_names": task.class_names}
         artifacts[".safetensors"] = save(tensors, {"spec": json.dumps(told)})
     return measured, artifacts
+
+
+def _measure_in_ranks(
+    spec: RunSpec, machine: Machine, on_progress: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """`measure` in a process per device; what the first one gives, and the most that one took."""
+    devices = parallel.devices(machine.device, machine.devices_per_run)
+    first, *others = (replace(machine, device=each, devices_per_run=1) for each in devices)
+    calls = [partial(_rank, spec, first, on_progress)]
+    silent = lambda message: None  # noqa: E731
+    calls += [partial(_rank, spec, replace(each, keep="none"), silent) for each in others]
+    found = parallel.launch(calls, devices, machine.threads)
+    measured, artifacts, extras = found[0]
+    for name in ("peak_bytes", "micro_batches"):
+        most = [of_rank[name] for of_rank, *_ in found]
+        measured[name] = None if None in most else max(most)
+    for module in extras:  # so that the record's environment tells of them
+        import_module(module)
+    return measured, artifacts
+
+
+def _rank(
+    spec: RunSpec, machine: Machine, on_progress: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, bytes], list[str]]:
+    """And the extra libraries that were used."""
+    return *measure(spec, machine, on_progress), [m for m in EXTRAS.values() if m in sys.modules]
 
 
 def _targets(
@@ -360,6 +391,7 @@ def _environment(machine: Machine) -> dict[str, Any]:
         "device": machine.device,
         "threads": machine.threads,
         "jobs": machine.jobs,
+        "devices_per_run": machine.devices_per_run,
         "attention": machine.attention,
         "recompute": machine.recompute,
         "compile": machine.compile,

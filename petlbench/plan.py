@@ -51,33 +51,35 @@ class Plan:
     notes: list[str]
 
     def workers(self) -> tuple[int, int]:
-        """(worker processes, threads each), by default.
+        """(runs at a time, threads of each of their processes), by default.
 
         On a GPU one run, or several where one leaves most of it idle (measured); on a CPU as many
         as there are cores and memory for, at most 4: small models do not fill several cores.
-        The same for a resumed sweep as for a fresh one, since threads decide the last bits.
+        The same for a resumed sweep as for a fresh one, since threads decide the last bits. Runs on
+        several devices leave none of them to others.
         """
-        jobs = self.request.jobs
+        jobs, ranks = self.request.jobs, self.request.devices_per_run
         if self.request.elsewhere:  # the engine decides how many find a place
             return min(jobs or len(self.specs), len(self.specs)), self.request.threads or 1
         cores = usable_cores()
         if jobs is None:
             first = self.specs[0]
             if self.device == "cpu":
-                jobs = min(4, cores, _fit(_memory(), self.shape, first.rules))
+                jobs = min(4, cores, _fit(_memory(), self.shape, first.rules)) // ranks
             elif self.device == "cuda":
                 import torch
 
                 from petlbench import speed
 
-                memory = torch.cuda.get_device_properties(0).total_memory
-                measured = speed.runs_per_gpu(first, self.request.compile)
-                each = min(measured, _fit(memory, self.shape, first.rules))
-                jobs = torch.cuda.device_count() * max(1, each)
+                jobs = torch.cuda.device_count() // ranks
+                if ranks == 1:
+                    memory = torch.cuda.get_device_properties(0).total_memory
+                    measured = speed.runs_per_gpu(first, self.request.compile)
+                    jobs *= max(1, min(measured, _fit(memory, self.shape, first.rules)))
             else:
                 jobs = 1
             jobs = max(1, min(jobs, len(self.specs)))
-        return jobs, self.request.threads or max(1, cores // jobs)
+        return jobs, self.request.threads or max(1, cores // (jobs * ranks))
 
     @functools.cached_property
     def machine(self) -> Machine:
@@ -104,13 +106,15 @@ class Plan:
             request.compile,
             workers=self._helpers(jobs, threads),
             peek=request.report_peek,
+            devices_per_run=request.devices_per_run,
         )
 
     def _helpers(self, jobs: int, threads: int) -> int:
-        """Processes that prepare augmented images, for each run."""
+        """Processes that prepare augmented images, for each device of a run."""
         if self.device == "cpu":
             return 0
-        return min(8, threads if self.request.elsewhere else usable_cores() // jobs)
+        ranks = jobs * self.request.devices_per_run
+        return min(8, threads if self.request.elsewhere else usable_cores() // ranks)
 
 
 def make(request: Request, sketch: bool = False) -> Plan:
@@ -128,6 +132,10 @@ def make(request: Request, sketch: bool = False) -> Plan:
     choosing = _choosing(rules_of) if request.search else ()
     methods = rows.read(request, rules_of, suite, tasks)
     device = request.device if request.elsewhere else _device(request.device)
+    if request.devices_per_run > 1:
+        from petlbench import parallel
+
+        parallel.require(request.devices_per_run, device, request.elsewhere, request.resources)
     seeds = range(request.seeds or rules_of.seeds)
     splits = rules_of.train_split, rules_of.test_split
     read = opened.sketch if sketch else opened.read

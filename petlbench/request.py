@@ -24,6 +24,7 @@ class Request:
     `presets` are names or files of settings per task: one row each, in the place of its method's.
     `search` is a number of trials, the same for every method (see search.py), by that `sampler`.
     `backend` is where runs are executed (see backends/), `resources` what is asked of it for them.
+    `devices_per_run` is the number of GPUs, or of processes on a CPU, that share each run.
     """
 
     suite: str = "mini"
@@ -42,6 +43,7 @@ class Request:
     device: str = "auto"
     jobs: int | None = None
     threads: int | None = None
+    devices_per_run: int = 1
     keep: str = "all"
     attention: str = "auto"
     recompute: bool = False
@@ -63,7 +65,7 @@ class Request:
             for value in values or ():
                 if not isinstance(value, kinds):
                     raise UsageError(f"{name}: {value!r} is not a name.")
-        for name in ("seeds", "search", "jobs", "threads"):
+        for name in ("seeds", "search", "jobs", "threads", "devices_per_run"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise UsageError(f"{name} = {value!r} must be a whole number of at least 1.")
@@ -90,6 +92,11 @@ class Request:
     def elsewhere(self) -> bool:
         """Whether other machines execute the runs."""
         return bool(backends.load(self.backend).ELSEWHERE)
+
+    @property
+    def measurable(self) -> bool:
+        """Whether how fast runs will be can be tried here, on one device."""
+        return not self.elsewhere and self.devices_per_run == 1
 
     @property
     def folder(self) -> Path:
@@ -141,6 +148,7 @@ _KINDS: dict[str, type] = {
     "search": int,
     "jobs": int,
     "threads": int,
+    "devices_per_run": int,
     "recompute": bool,
     "compile": bool,
     "report_peek": bool,

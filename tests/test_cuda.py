@@ -83,6 +83,14 @@ def test_recomputing_is_the_same_on_a_gpu(small: dict[str, Any]) -> None:
     alike(spec, GPU, replace(GPU, recompute=True), 1e-4)
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one GPU here")
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_run_on_two_gpus_is_that_of_one(small: dict[str, Any], compiled: bool) -> None:
+    """Batches of 63: one GPU has a smaller share than the other."""
+    spec = spec_of(small, "full", epochs=2, batch_size=63, drop_last=False)
+    alike(spec, GPU, replace(GPU, devices_per_run=2, compile=compiled))
+
+
 def test_compiled_blocks_train_alike(small: dict[str, Any]) -> None:
     spec = spec_of(small, "convpass", epochs=2)
     alike(spec, GPU, replace(GPU, compile=True))

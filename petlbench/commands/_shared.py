@@ -190,7 +190,9 @@ def add_request(parser: argparse.ArgumentParser, suite: str = "mini") -> None:
     add("--results", metavar="DIR", help="default: results/<suite>")
     add("--device", metavar="D", help="auto, cpu, cuda or mps")
     add("--jobs", type=whole, metavar="N", help="runs at a time (default: what fits)")
-    add("--threads", type=whole, metavar="N", help="CPU threads per run")
+    add("--threads", type=whole, metavar="N", help="CPU threads per run and device")
+    text = "GPUs that share each run, or with --device cpu processes (default: 1)"
+    add("--devices-per-run", type=whole, metavar="N", help=text)
     add("--backend", metavar="B", help="where runs are executed: local (default), slurm")
     add(
         "--resource",

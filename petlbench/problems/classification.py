@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from petlbench import metrics
+from petlbench import metrics, parallel
 from petlbench.backbone import Backbone
 from petlbench.data.normalise import Normalise
 from petlbench.data.vault import Data, random_images
@@ -94,14 +94,16 @@ class CrossEntropy:
         self.smoothing = 0.0 if self.mixes else rules["label_smoothing"]
 
     def __call__(self, epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        for step, inputs in enumerate(self.feed(epoch, batches)):
-            targets = self.labels[of(batches[step], self.labels)]
+        shares, weights = zip(*map(parallel.share, batches), strict=True)
+        for step, inputs in enumerate(self.feed(epoch, shares)):
+            targets = self.labels[of(shares[step], self.labels)]
             if self.mixes:
                 from petlbench.data.augment import mix  # its libraries take a second to import
 
                 draw = (self.seed, epoch, step)
                 inputs, targets = mix(inputs, targets, self.classes, self.rules, draw)
-            yield self.fitting(inputs, targets)
+            loss = self.fitting(inputs, targets)
+            yield parallel.combine(loss, self.trainable, weights[step])
 
     def fitting(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The batch's loss, its gradient added up in parts that fit into memory."""

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from petlbench import recall, weights
+from petlbench import parallel, recall, weights
 from petlbench.data.normalise import Normalise
 from petlbench.data.vault import Data, random_images
 from petlbench.errors import RunError, UsageError
@@ -68,19 +68,24 @@ def fit(
     tokens = model.tokenize(data.split.texts)
     known = encoded(model, tokens, rules).float() if model.texts_frozen else None
 
+    trainable = [p for p in model.parameters() if p.requires_grad]
+
     def gradients(epoch: int, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        pairs = zip(batches, inputs(epoch, [owners[chosen] for chosen in batches]), strict=True)
-        for chosen, images in pairs:
+        shares = [parallel.share(batch)[0] for batch in batches]
+        of_epoch = inputs(epoch, [owners[chosen] for chosen in shares])
+        for batch, chosen, images in zip(batches, shares, of_epoch, strict=True):
             with bf16:
                 of_images = model.image_features(images, start)
                 if known is None:
                     of_texts = model.text_features(model.cut(tokens[chosen]))
                 else:
                     of_texts = known[of(chosen, known)]
-            own = owners[chosen].to(device)
-            loss = contrastive(of_images.float(), of_texts.float(), own, scale)
+            # every pair is compared with all others, whichever rank has them
+            of_images = parallel.gather(of_images.float(), len(batch))
+            of_texts = parallel.gather(of_texts.float(), len(batch))
+            loss = contrastive(of_images, of_texts, owners[batch].to(device), scale)
             loss.backward()  # type: ignore[no-untyped-call]
-            yield loss.detach()
+            yield parallel.combine(loss.detach() / parallel.size(), trainable, 1.0)
 
     return Fitted(train(model, gradients, len(owners), rules, seed, on_epoch), start)
 

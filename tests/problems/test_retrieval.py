@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,17 @@ def test_what_is_frozen_is_computed_once(
     assert (fast["frozen_stages"] > 0) == (towers == "text") and slow["frozen_stages"] == 0
     assert fast["train_loss"] == pytest.approx(slow["train_loss"], rel=1e-4)
     assert fast["test"] == slow["test"]
+
+
+def test_several_devices_compare_the_pairs_of_one(data: Path) -> None:
+    """24 pairs in batches of 7: neither they nor the last, of three, can be halved."""
+    rules = {"batch_size": 7, "drop_last": False, "drop_path": 0.0, "towers": "both"}
+    made = plan.make(plan.Request(**arguments(data, methods=["lora"], rules=rules)))
+    machine = Machine(data_root=str(data))
+    one, _ = measure(made.specs[0], machine, lambda _: None)
+    two, _ = measure(made.specs[0], replace(machine, devices_per_run=2), lambda _: None)
+    assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-5)
+    assert two["test"] == one["test"]
 
 
 def test_maps_start_as_the_identity(data: Path) -> None:
