@@ -38,6 +38,15 @@ SIZES = {"train800": 800, "val200": 200, "train800val200": 1000, "test": 40}
 COLOURS = np.random.default_rng(0).integers(0, 256, size=(10, 3))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have counted (tests/chaos), also in processes of pytest-xdist."""
+    reports = [r for each in terminalreporter.stats.values() for r in each]
+    told = [r.user_properties for r in reports if getattr(r, "when", "") == "call"]
+    if lines := [text for properties in told for name, text in properties if name == "counted"]:
+        terminalreporter.section("counted")
+        terminalreporter.write_line("\n".join(lines))
+
+
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the user's cache, datasets or results."""

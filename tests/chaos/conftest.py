@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,20 +10,10 @@ import pytest
 
 from chaos.sweep import Sweep
 
-_counts: list[str] = []
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _counts:
-        terminalreporter.section("chaos")
-    for line in _counts:
-        terminalreporter.write_line(line)
-
-
 @pytest.fixture
-def count() -> Callable[[str], None]:
-    """Say what was counted; it is printed when all tests have run."""
-    return _counts.append
+def count(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say what was counted; it is printed when all tests have run (see tests/conftest.py)."""
+    return functools.partial(record_property, "counted")
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ def test_what_is_frozen_is_computed_once(
 def test_several_devices_compare_the_pairs_of_one(data: Path) -> None:
     """24 pairs in batches of 7: neither they nor the last, of three, can be halved."""
     rules = {"batch_size": 7, "drop_last": False, "drop_path": 0.0, "towers": "both"}
-    made = plan.make(plan.Request(**arguments(data, methods=["lora"], rules=rules)))
+    made = plan.make(Request(**arguments(data, methods=["lora"], rules=rules)))
     machine = Machine(data_root=str(data))
     one, _ = measure(made.specs[0], machine, lambda _: None)
     two, _ = measure(made.specs[0], replace(machine, devices_per_run=2), lambda _: None)
