@@ -24,7 +24,7 @@ from torch import Tensor
 
 from petlbench import __version__, adapted, experiment, method, problems, weights
 from petlbench.backbone import Shape
-from petlbench.backends.local import side_by_side
+from petlbench.backends._apart import side_by_side
 from petlbench.data.cache import cache_folder
 from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError
