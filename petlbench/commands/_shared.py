@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from petlbench import backends
 from petlbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -188,13 +189,14 @@ def add_request(parser: argparse.ArgumentParser, suite: str = "mini") -> None:
     add("--device", metavar="D", help="auto, cpu, cuda or mps")
     add("--jobs", type=whole, metavar="N", help="runs at a time (default: what fits)")
     add("--threads", type=whole, metavar="N", help="CPU threads per run")
-    add("--backend", metavar="B", help="where runs are executed: local (default), slurm")
+    known = ", ".join(backends.names())
+    add("--backend", metavar="B", help=f"where runs are executed: {known}; by default local")
     add(
         "--resource",
         action="append",
         default=[],
         metavar="X=V",
-        help="of a job elsewhere: timeout_min=240, gpus_per_node=1, slurm_partition=gpu",
+        help="of the backend: timeout_min=240, slurm_partition=gpu; address=HOST:PORT of ray, dask",
     )
     add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
     flag: dict[str, Any] = {"action": "store_true", "default": None}
