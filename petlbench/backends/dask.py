@@ -8,7 +8,7 @@ Resources are
     gpus       how much of GPU a run takes of its worker, where workers say what they have:
                dask worker --resources GPU=1
 
-Start workers with --nthreads 1 (on machines with GPUs by `dask cuda worker`, of dask-cuda): a worker
+Start workers with --nthreads 1 (where there are GPUs by `dask cuda worker`, of dask-cuda): a worker
 is the process that its run may take along when it dies. At most `--jobs` runs are sent at a time.
 All machines must see the results folder, the data root and the files of methods under the same
 paths, and have the same petlbench. A run whose worker dies is tried again, by dask, as often as its

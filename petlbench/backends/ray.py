@@ -18,12 +18,14 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from petlbench.backends import Outcome, Work, _apart
 from petlbench.errors import UsageError, unknown
@@ -44,8 +46,11 @@ def require(resources: Mapping[str, Any]) -> None:
     for name, value in resources.items():
         if name not in ("address", "num_cpus", "num_gpus"):
             raise unknown("resource", name, ("address", "num_cpus", "num_gpus"), "(--backend ray)")
-        if name != "address" and (type(value) not in (int, float) or value < 0):
-            raise UsageError(f"--resource {name}={value}: it must be a number of at least 0.")
+        number = type(value) in (int, float) and (0 <= value < 1 or value == int(value) > 0)
+        if name != "address" and not number:
+            raise UsageError(
+                f"--resource {name}={value}: it must be a whole number or a part of one."
+            )
 
 
 # joblib's backend for ray gives outcomes only when all are there, and ends when a worker dies.
@@ -63,7 +68,8 @@ def run(
     busy: dict[Any, RunSpec] = {}
     with _connected(resources.get("address")) as ray:
         _require_room(ray, needs)
-        task = _task(ray, needs)
+        # ray does not tell the death of a run from that of its machine: once more for either
+        task = ray.remote(_call).options(max_retries=1, **needs)
         try:
             while True:
                 for spec in itertools.islice(todo, machine.jobs - len(busy)):
@@ -95,8 +101,9 @@ def _connected(address: str | None) -> Iterator[Any]:
         where = {"address": address}
     terminated = signal.getsignal(signal.SIGTERM)
     try:
+        _require_answer(address or "")
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **where)
-    except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UsageError(
             f"--backend ray: {address or 'this machine'} does not answer ({error}). Start a "
             "cluster with: ray start --head"
@@ -109,12 +116,11 @@ def _connected(address: str | None) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _task(ray: Any, needs: Mapping[str, float]) -> Any:
-    try:
-        # ray does not tell the death of a run from that of its machine: once more for either
-        return ray.remote(_call).options(max_retries=1, **needs)
-    except ValueError as error:
-        raise UsageError(f"--backend ray: {error}") from error
+def _require_answer(address: str) -> None:
+    """Raise OSError or ValueError where nobody listens: ray would try for a quarter of an hour."""
+    url = urlsplit(address if "://" in address else f"//{address}")
+    if url.port is not None:
+        socket.create_connection((url.hostname, url.port), timeout=10).close()
 
 
 def _call(work: Work, spec: RunSpec, machine: Machine) -> Outcome:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -18,6 +17,11 @@ from petlbench.plan import Request
 
 pytest.importorskip("ray")
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
+HEAD = NODE | {
+    "num_cpus": 0,
+    "include_dashboard": False,
+    "_system_config": {"health_check_period_ms": 1000, "health_check_failure_threshold": 3},
+}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("PETLBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        started = Cluster(True, head_node_args=NODE | {"num_cpus": 0, "include_dashboard": False})
+        started = Cluster(True, head_node_args=HEAD)
         started.add_node(**NODE)
         started.add_node(**NODE, num_gpus=2)
         yield started
@@ -67,8 +71,6 @@ def test_what_no_machine_of_the_cluster_has_is_refused(sent: dict[str, Any]) -> 
     told = "asks for, 64 CPU and 0 GPU; the largest have 1 CPU and 2 GPU"
     with pytest.raises(UsageError, match=told):
         api.run(**sent | {"resources": sent["resources"] | {"num_cpus": 64}})
-    with pytest.raises(UsageError, match=r"--backend ray: .*fraction"):
-        api.run(**sent | {"resources": sent["resources"] | {"num_gpus": 1.5}})
 
 
 def test_a_run_that_is_killed_takes_no_neighbour_along(
@@ -89,25 +91,18 @@ def test_a_run_that_is_killed_takes_no_neighbour_along(
 def test_the_runs_of_a_machine_that_dies_are_made_by_another_one(
     sent: dict[str, Any], tmp_path: Any
 ) -> None:
-    import ray
-
     methods = ["bitfit", mortal(tmp_path, "parent"), "linear"]  # the parent is the machine's raylet
     result = api.run(**sent | {"methods": methods})
     assert (result.done, result.failed) == (3, 0)
     assert not (tmp_path / "die").exists()
-    ray.init(address=sent["resources"]["address"], log_to_driver=False)
-    end = time.monotonic() + 120
-    while sum(node["Alive"] for node in ray.nodes()) != 2:
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    ray.shutdown()
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
         ({"resources": {"num_gpu": 1}}, r"unknown resource 'num_gpu'\. Did you mean num_gpus"),
-        ({"resources": {"num_cpus": "two"}}, r"num_cpus=two: it must be a number of at least 0"),
+        ({"resources": {"num_cpus": "two"}}, r"num_cpus=two: it must be a whole number or a part"),
+        ({"resources": {"num_gpus": 1.5}}, r"num_gpus=1.5: it must be a whole number or a part"),
         ({"device": "auto"}, r"say --device cuda or --device cpu"),
     ],
 )
@@ -127,7 +122,6 @@ def test_a_cluster_that_does_not_answer_is_a_message(small: dict[str, Any]) -> N
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert backend.find_spec is find_spec
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'petlbench\[ray\]'"):
         backend.require({})
