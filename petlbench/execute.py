@@ -47,13 +47,14 @@ def execute(
             if not todo:
                 break
             work = functools.partial(_run_one, store, wait)
-            for spec, status, message in run_all(work, todo, store, machine, resources):
-                outcome[spec.key] = status
-                if status != ELSEWHERE:
-                    display.advance()
-                if status == "failed":
-                    name = f"{spec.method.label} on {spec.task}, seed {spec.seed}"
-                    display.message(f"failed: {name}: {message}")
+            with contextlib.closing(run_all(work, todo, store, machine, resources)) as outcomes:
+                for spec, status, message in outcomes:
+                    outcome[spec.key] = status
+                    if status != ELSEWHERE:
+                        display.advance()
+                    if status == "failed":
+                        name = f"{spec.method.label} on {spec.task}, seed {spec.seed}"
+                        display.message(f"failed: {name}: {message}")
     return outcome
 
 

@@ -82,7 +82,7 @@ def _read(folder: Path, keys: Sequence[str]) -> Iterator[Told]:
         return
     import joblib
 
-    from petlbench.backends.local import side_by_side
+    from petlbench.apart import side_by_side
 
     parts = [(_tell, (folder, keys[i : i + SOME])) for i in range(0, len(keys), SOME)]
     for part in side_by_side(parts, joblib.cpu_count(), threads=1):

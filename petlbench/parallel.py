@@ -11,12 +11,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import signal
 import tempfile
-import threading
-import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from datetime import timedelta
@@ -28,6 +23,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from petlbench import apart
 from petlbench.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -108,27 +104,7 @@ def launch(calls: Sequence[Callable[[], T]], on: Sequence[str], threads: int) ->
 @functools.cache
 def _ranks(count: int, threads: int) -> ProcessPoolExecutor:
     """Processes that stay for the next run: importing PyTorch takes longer than a short one."""
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    # one that has idled may end just then; it is replaced, and nothing is lost
-    warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
-    environment = {"OMP_NUM_THREADS": str(threads)}
-    return ProcessPoolExecutor(
-        count, timeout=IDLE, initializer=_begin, initargs=(os.getpid(),), env=environment
-    )
-
-
-def _begin(parent: int) -> None:
-    """Signals are for the parent, which ends its ranks; a rank does not outlive it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    return apart.processes(count, threads, IDLE)
 
 
 def _in_group(call: Callable[[], T], rank: int, size: int, meeting: str, device: str) -> T:

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from petlbench import __version__, adapted, experiment, home, method, problems, weights
+from petlbench.apart import side_by_side
 from petlbench.backbone import Shape
-from petlbench.backends.local import side_by_side
 from petlbench.data.normalise import Normalise
 from petlbench.errors import UsageError
 from petlbench.evaluate import DEVICE_BATCH, predict

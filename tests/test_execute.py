@@ -341,13 +341,3 @@ def test_workers_that_are_used_again_write_to_the_right_folder(
         result = api.run(**small | {"seeds": 2, "jobs": 2, "results": "here"})
         assert (result.done, result.failed) == (2, 0)
         assert len(list((tmp_path / name / "here" / "records").glob("*.json"))) == 2
-
-
-def test_a_dying_worker_is_a_message(small: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "dies.py").write_text(
-        BREAKS.replace("Breaks", "Dies").replace(
-            'raise ValueError("attach', "import os; os._exit(9) #"
-        )
-    )
-    with pytest.raises(UsageError, match=r"a worker process died.*--jobs 1"):
-        api.run(**small | {"methods": ["./dies.py"], "seeds": 2, "jobs": 2})

@@ -34,6 +34,7 @@ from petlbench.evaluate import outputs
 from petlbench.experiment import Machine, measure
 from petlbench.problems import classification, retrieval
 from petlbench.problems.classification import CrossEntropy
+from petlbench.request import Request
 from petlbench.spec import RunSpec
 from petlbench.store import Store
 
@@ -247,7 +248,7 @@ def undisturbed(name: str) -> dict[str, Any]:
 def spec_of(small: dict[str, Any], name: Any, **rules: Any) -> RunSpec:
     rules = {"drop_path": 0.0, "drop_last": False, **rules}
     settings = small["settings"] | {f"protocol.{key}": value for key, value in rules.items()}
-    return plan.make(plan.Request(**small | {"methods": [name], "settings": settings})).specs[0]
+    return plan.make(Request(**small | {"methods": [name], "settings": settings})).specs[0]
 
 
 def alike(spec: RunSpec, machine: Machine, loss: float = 1e-5, weights: float = 1e-4) -> None:
@@ -435,7 +436,7 @@ def test_runs_at_a_time(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(plan, "usable_cores", lambda: 8)
     monkeypatch.setattr(plan, "_memory", lambda: 2**40)
     request = small | {"jobs": None, "threads": None, "seeds": 9, "devices_per_run": 2}
-    made = plan.make(plan.Request(**request))
+    made = plan.make(Request(**request))
     assert made.workers() == (2, 2)
     assert made.machine.devices_per_run == 2 and "on 2 devices" in benchmark.manner(made)
     assert made.wall_seconds(measure=True) == (None, "")  # of one device it would be measured

@@ -7,7 +7,8 @@ records are the work's own, so that any backend may be interrupted and another o
     ELSEWHERE                whether runs are executed on other machines than the one that plans
     require(resources)       raise UsageError where it cannot be used, or not with these resources
     run(work, specs, store, machine, resources)
-                             the outcome of work(spec, machine) for each spec, as they finish
+                             a generator of the outcome of work(spec, machine) for each spec, as
+                             they finish; closed early, it ends the runs of this machine
 """
 
 from __future__ import annotations

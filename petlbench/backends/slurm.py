@@ -13,18 +13,16 @@ goes on behind its last record.
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from petlbench import apart
 from petlbench.backends import Outcome, Work
 from petlbench.errors import UsageError
 
 if TYPE_CHECKING:
-    from joblib.externals.loky import ProcessPoolExecutor
-
     from petlbench.experiment import Machine
     from petlbench.spec import RunSpec
     from petlbench.store import Store
@@ -106,45 +104,11 @@ class Chunk:
     machine: Machine
 
     def __call__(self) -> list[Outcome]:
-        return list(self._outcomes())
+        # left early, before a requeue, it ends the run as well
+        return list(apart.outcomes(self.work, self.specs, self.store, self.machine))
 
     def checkpoint(self) -> Any:
         """What submitit puts into the queue again: the same; what is recorded is not run again."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-    def _outcomes(self) -> Iterator[Outcome]:
-        from joblib.externals.loky.process_executor import TerminatedWorkerError
-
-        worker = _worker(self.machine.threads)
-        try:
-            for spec in self.specs:
-                try:
-                    yield worker.submit(self.work, spec, self.machine).result()
-                except TerminatedWorkerError:
-                    worker = _worker(self.machine.threads)
-                    yield self._died(spec)
-        finally:
-            worker.shutdown(kill_workers=True)  # also in the middle of a run, before a requeue
-
-    def _died(self, spec: RunSpec) -> Outcome:
-        from petlbench import experiment
-
-        message = "the process of this run died, for lack of memory or by a method's own doing"
-        record = experiment.died(spec, self.store, self.machine, message)
-        return spec, record["status"], record.get("error", {}).get("message", "")
-
-
-def _worker(threads: int) -> ProcessPoolExecutor:
-    from joblib.externals.loky import ProcessPoolExecutor
-
-    return ProcessPoolExecutor(
-        1, initializer=_ignore_signals, env={"OMP_NUM_THREADS": str(threads)}
-    )
-
-
-def _ignore_signals() -> None:
-    """SLURM's signals are the job's to handle: it requeues and ends its worker."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)

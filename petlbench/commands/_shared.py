@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from petlbench import backends
 from petlbench.errors import UsageError, unknown
 from petlbench.wording import visible
 
@@ -193,13 +194,14 @@ def add_request(parser: argparse.ArgumentParser, suite: str = "mini") -> None:
     add("--threads", type=whole, metavar="N", help="CPU threads per run and device")
     text = "GPUs that share each run, or with --device cpu processes (default: 1)"
     add("--devices-per-run", type=whole, metavar="N", help=text)
-    add("--backend", metavar="B", help="where runs are executed: local (default), slurm")
+    known = ", ".join(backends.names())
+    add("--backend", metavar="B", help=f"where runs are executed: {known}; by default local")
     add(
         "--resource",
         action="append",
         default=[],
         metavar="X=V",
-        help="of a job elsewhere: timeout_min=240, gpus_per_node=1, slurm_partition=gpu",
+        help="of the backend: timeout_min=240, slurm_partition=gpu; address=HOST:PORT of ray, dask",
     )
     add("--attention", metavar="A", help="auto (the faster one here), explicit or fused kernel")
     flag: dict[str, Any] = {"action": "store_true", "default": None}

@@ -20,6 +20,6 @@ def test_a_backend_has_what_is_asked_of_it(name: str) -> None:
 
 
 def test_an_unknown_backend_is_refused() -> None:
-    assert backends.names()[0] == "local"
+    assert {"local", "slurm", "ray", "dask"} <= set(backends.names())
     with pytest.raises(UsageError, match=r"unknown backend 'locl'\. Did you mean local\?"):
         backends.load("locl")

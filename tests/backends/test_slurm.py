@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from conftest import CLI
 
+from backends._sweeps import DIED, assert_same_bits, here, mortal, status
 from petlbench import api, estimate, plan, request
 from petlbench.backends import slurm
 from petlbench.errors import UsageError
 from petlbench.request import Request
-from petlbench.store import Record, Store
 
 pytest.importorskip("submitit")
 
@@ -32,16 +32,6 @@ def sent(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, An
     return small | chosen | {"backend": "slurm", "resources": LOCAL}
 
 
-def here(request: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    return request | {"backend": "local", "resources": {}, "jobs": 1} | changes
-
-
-def recorded(folder: str = "results/small") -> dict[str, Record]:
-    records, problems = Store(folder).load()
-    assert problems == []
-    return {record["key"]: record for record in records}
-
-
 @pytest.mark.parametrize(("cluster", "seeds"), [("local", 3), ("debug", 1)])
 def test_jobs_give_the_same_bits_as_this_machine(
     sent: dict[str, Any], cluster: str, seeds: int
@@ -50,13 +40,7 @@ def test_jobs_give_the_same_bits_as_this_machine(
     result = api.run(**sent | {"seeds": seeds, "resources": resources})
     assert (result.done, result.failed) == (seeds, 0)
     api.run(**here(sent, seeds=seeds, results="here"))
-    jobs, one = recorded(), recorded("here")
-    assert jobs.keys() == one.keys() and len(one) == seeds
-    for key, record in one.items():
-        for field in ("test", "train_loss", "parameters", "stored_bytes", "spec", "data"):
-            assert jobs[key][field] == record[field]
-        (other,) = Path("results/small/artifacts").glob(f"{key}.safetensors")
-        assert other.read_bytes() == (Path("here/artifacts") / other.name).read_bytes()
+    assert_same_bits("results/small", "here", seeds)
     pickles = list(Path("results/small/jobs").glob("*/*_submitted.pkl"))
     assert len(pickles) == (2 if cluster == "local" else 0)  # two runs, and one
 
@@ -83,50 +67,30 @@ class Dies(Base):
 def test_a_run_that_is_killed_takes_no_neighbour_along(
     sent: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "dies.py").write_text(DIES)
-    request = sent | {"methods": ["bitfit", "./dies.py", "linear"]}
+    request = sent | {"methods": ["bitfit", mortal(tmp_path, "run"), "linear"]}
     result = api.run(**request | {"resources": LOCAL | {"runs_per_job": 3}})
     assert (result.done, result.failed) == (2, 1)
-    told = "the process of this run died, for lack of memory or by a method's own doing"
-    assert f"failed: dies on digits, seed 0: {told}" in capsys.readouterr().err
-    found = {r["spec"]["method"]["name"]: r for r in recorded().values()}
-    assert {name: r["status"] for name, r in found.items()} == {
-        "bitfit": "done",
-        "dies": "failed",
-        "linear": "done",
-    }
-    assert (found["dies"]["error"]["type"], found["dies"]["error"]["message"]) == ("RunError", told)
+    assert f"failed: dies on digits, seed 0: {DIED}" in capsys.readouterr().err
+    assert status() == {"bitfit": "done", "dies": "failed", "linear": "done"}
 
-    (tmp_path / "fixed").touch()
+    (tmp_path / "die").unlink()
     again = api.run(**here(request))  # another backend ends the sweep
     assert (again.done, again.failed) == (3, 0)
-    assert {r["status"] for r in recorded().values()} == {"done"}
+    assert set(status().values()) == {"done"}
 
 
 def test_what_a_killed_job_left_is_told_and_done_by_the_next_command(
     sent: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "dies.py").write_text(DIES)
-    (tmp_path / "whole").touch()
-    request = sent | {"methods": ["linear", "./dies.py", "bitfit"]}
+    request = sent | {"methods": ["linear", mortal(tmp_path, "parent"), "bitfit"]}
     result = api.run(**request | {"resources": LOCAL | {"runs_per_job": 3}})
     assert (result.done, result.failed) == (1, 2)  # the one before it is recorded
     told = capsys.readouterr().err
     assert "failed: bitfit on digits, seed 0: its job ended before it was recorded; see " in told
-    assert [r["spec"]["method"]["name"] for r in recorded().values()] == ["linear"]
+    assert status() == {"linear": "done"}
 
-    (tmp_path / "fixed").touch()
     again = api.run(**request | {"resources": LOCAL | {"runs_per_job": 2}})
     assert (again.done, again.failed) == (3, 0)
-
-
-def test_a_run_that_was_recorded_before_its_process_died_is_done(
-    sent: dict[str, Any], tmp_path: Path
-) -> None:
-    made = plan.make(Request(**sent))
-    api.execute(plan.make(Request(**here(sent))))
-    chunk = slurm.Chunk(lambda *_: pytest.fail(), (), made.store, made.machine)
-    assert chunk._died(made.specs[0]) == (made.specs[0], "done", "")
 
 
 PREEMPTED = '''

@@ -10,6 +10,7 @@ import pytest
 
 from chaos.sweep import Sweep
 
+
 @pytest.fixture
 def count(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Say what was counted; it is printed when all tests have run (see tests/conftest.py)."""
