@@ -45,6 +45,8 @@ HERE = {
     "distributed.scheduler.worker-saturation": 1.0,  # a run that dies has nobody waiting behind it
     "distributed.worker.daemon": False,  # may have processes that prepare images
 }
+# in a worker; Ctrl-C is the command's to handle, without a traceback from each
+DEAF = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 def require(resources: Mapping[str, Any]) -> None:
@@ -89,6 +91,7 @@ def run(
                 for future in done:
                     yield _outcome(future, busy.pop(future), store, alone)
         except (CancelledError, OSError) as error:
+            busy.clear()  # nobody is there to cancel them
             raise UsageError(
                 "--backend dask: the scheduler is gone. Finished runs are recorded; type the same "
                 "command to go on."
@@ -116,13 +119,14 @@ def _connected(machine: Machine, runs: int, address: str | None) -> Iterator[Any
         with client:
             yield client
         return
-    options = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+    common: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "preload": [DEAF]}
+    common["silence_logs"] = logging.CRITICAL
     workers = {
-        number: {"cls": Nanny, "options": options | {"env": environment}}
+        number: {"cls": Nanny, "options": common | {"env": environment}}
         for number, environment in enumerate(_environments(machine)[:runs])
     }
-    options = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
-    scheduler = {"cls": Scheduler, "options": options}
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": Scheduler, "options": local}
     with (
         dask.config.set(HERE),
         SpecCluster(workers, scheduler, silence_logs=logging.CRITICAL) as cluster,

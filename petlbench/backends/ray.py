@@ -96,6 +96,7 @@ def _connected(address: str | None) -> Iterator[Any]:
         yield ray
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers
+    where: dict[str, Any]
     if address is None:
         where = {"include_dashboard": False, "object_store_memory": STORE}
     else:
