@@ -23,14 +23,14 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORE
 def write(header: Iterable[str], lines: Iterable[Mapping[str, Any]]) -> str:
     """The text of a file; what a line does not name stays empty."""
     columns = list(header)
-    rows = ([line.get(column) for column in columns] for line in lines)
-    return "".join(map(_line, [columns, *rows]))
+    rows = [[line.get(column) for column in columns] for line in lines]
+    return _line(columns) + "".join(map(_line, rows))
 
 
 def from_frame(frame: pd.DataFrame) -> str:
     """The text of a file, without the index; what is missing stays empty."""
-    cells = frame.astype(object).where(frame.notna(), None)
-    return write(cells.columns, cells.to_dict("records"))
+    rows = frame.astype(object).where(frame.notna(), None).itertuples(index=False)
+    return write(frame.columns, [dict(zip(frame.columns, row, strict=True)) for row in rows])
 
 
 def _line(cells: Iterable[Any]) -> str:
