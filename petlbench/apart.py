@@ -72,39 +72,46 @@ def _finished(
     calls: Sequence[tuple[Callable[..., T], tuple[Any, ...]]], jobs: int, threads: int
 ) -> Iterator[tuple[int, Future[T]]]:
     """The number of each call and its future, as they finish. Left early, it kills the busy."""
-    free = _fitting(jobs, threads)
+    free = _taken(jobs, threads)
     busy: dict[Future[T], tuple[int, ProcessPoolExecutor]] = {}
+    working: set[ProcessPoolExecutor] = set()  # known before its call: that may be interrupted
     todo = iter(enumerate(calls))
     try:
         while True:
             for number, (call, arguments) in itertools.islice(todo, jobs - len(busy)):
-                worker = free.pop() if free else processes(1, threads)
+                working.add(worker := free.pop() if free else processes(1, threads))
                 try:
                     future = worker.submit(call, *arguments)
                 except BrokenProcessPool:  # it died while it was free
-                    worker = processes(1, threads)
+                    working.add(worker := processes(1, threads))
                     future = worker.submit(call, *arguments)
                 busy[future] = number, worker
             if not busy:
                 return
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 number, worker = busy.pop(future)
+                working.discard(worker)
                 if not isinstance(future.exception(), BrokenProcessPool):
                     free.append(worker)
                 yield number, future
     finally:
-        for _, worker in busy.values():
+        for worker in working:
             worker.shutdown(kill_workers=True)
+        _free.setdefault(threads, []).extend(free)
 
 
-def _fitting(jobs: int, threads: int) -> list[ProcessPoolExecutor]:
-    """The free workers, at most `jobs` of them; the others end, since each may hold a GPU."""
+def _taken(jobs: int, threads: int) -> list[ProcessPoolExecutor]:
+    """The free workers, at most `jobs` of them; the others end, since each may hold a GPU.
+
+    They are nobody else's until they are given back: several threads may have work.
+    """
     free = _free.pop(threads, [])
-    for worker in itertools.chain(free[jobs:], *_free.values()):
+    others = free[jobs:]
+    while _free:
+        others += _free.popitem()[1]
+    for worker in others:
         worker.shutdown(kill_workers=True)
-    _free.clear()
-    _free[threads] = free[:jobs]
-    return _free[threads]
+    return free[:jobs]
 
 
 def processes(count: int, threads: int, idle: float = IDLE) -> ProcessPoolExecutor:
@@ -122,8 +129,9 @@ def processes(count: int, threads: int, idle: float = IDLE) -> ProcessPoolExecut
 
 def _initialise(parent: int) -> None:
     """Signals to all are the parent's to handle: it ends its workers, without a traceback each."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):  # Windows has two of them
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 

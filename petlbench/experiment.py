@@ -94,10 +94,13 @@ def run(
 
 
 def died(spec: RunSpec, store: Store, machine: Machine, why: str) -> Record:
-    """Store the record of a run whose process died; or give the one that it had stored before."""
+    """Store the record of a run whose process died; or give the one that it had stored before.
+
+    It tells of no environment: the process may have been on another machine than this one.
+    """
     if (known := store.read(spec.key, machine.peek)) is not None:
         return known
-    record = _started(spec) | _failed(RunError(why)) | {"environment": _environment(machine)}
+    record = _started(spec) | _failed(RunError(why))
     store.write(record)
     return record
 

@@ -169,14 +169,22 @@ def _places(total: int) -> list[Tensor]:
 
 
 def combine(loss: Tensor, parameters: Sequence[nn.Parameter], weight: float) -> Tensor:
-    """The loss of a batch, and its gradient in `parameters`, from those of this rank's share."""
+    """The loss of a batch, and its gradient in `parameters`, from those of this rank's share.
+
+    A parameter has one where any share gave it one: that may depend on the examples, or on chance.
+    """
     if size() == 1:
         return loss
-    own = [loss, *(p.grad for p in parameters if p.grad is not None)]
-    total = torch.cat([each.flatten() for each in own]).mul_(weight)  # one message for all
+    given = [p.grad is not None for p in parameters]
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    sent = [loss, loss.new_tensor(given), *own]
+    total = torch.cat([each.flatten() for each in sent]).mul_(weight)  # one message for all
     dist.all_reduce(total)
-    for each, summed in zip(own, torch.split(total, [x.numel() for x in own]), strict=True):
-        each.copy_(summed.view_as(each))
+    of_loss, anywhere, *sums = torch.split(total, [x.numel() for x in sent])
+    loss.copy_(of_loss.view_as(loss))
+    known = given if all(given) and weight else anywhere.tolist()  # does not wait for the device
+    for parameter, gradient, summed, some in zip(parameters, own, sums, known, strict=True):
+        parameter.grad = gradient.copy_(summed.view_as(gradient)) if some else None
     return loss
 
 

@@ -165,6 +165,26 @@ def test_shares_give_the_gradient_of_the_batch() -> None:
     assert [parts for _, parts, _ in ranks] == [1, 2, 1]
 
 
+def combine_some() -> list[Tensor | None]:
+    """Gradients of parameters that only some examples use, summed over a batch and a short one."""
+    found = []
+    for count in (RANKS, 1):  # of the short one a rank has the example, and the others nothing
+        every = [nn.Parameter(torch.ones(2)) for _ in range(RANKS + 1)]
+        own, weight = parallel.share(torch.arange(count))
+        loss = torch.stack([every[example].sum() for example in own.tolist()]).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        parallel.combine(loss.detach(), every, weight)
+        found += [parameter.grad for parameter in every]
+    return found
+
+
+def test_a_parameter_may_have_a_gradient_on_one_rank_only() -> None:
+    whole = combine_some()
+    assert [gradient is None for gradient in whole] == [False] * 3 + [True] + [False] + [True] * 3
+    for found in in_ranks(combine_some):
+        torch.testing.assert_close(found, whole)
+
+
 def compare_pairs() -> Tensor:
     """The gradient of retrieval's loss in the map of image features."""
     images, texts = INPUTS[:7], INPUTS[7:14]

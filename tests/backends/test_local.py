@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,39 @@ def test_workers_stay_for_the_next_calls_and_one_that_died_meanwhile_is_replaced
     assert first < second and victim not in second
     assert set(apart.side_by_side([(_pid, ())] * 2, jobs=1, threads=1)) < second
     assert sum(map(_lives, second)) == 1  # no more than asked for
+
+
+def test_nobody_else_has_the_workers_of_a_sweep() -> None:
+    """As where another thread begins one meanwhile."""
+    sweep = apart.side_by_side([(_pid, ())] * 2, jobs=1, threads=1)
+    own = {next(sweep)}
+    others = set(apart.side_by_side([(_pid, ())], jobs=1, threads=1))
+    own |= set(sweep)
+    assert len(own) == 1 and not own & others
+
+
+def test_workers_ignore_the_signals_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows has no SIGUSR1 and no SIGUSR2."""
+    ignored: list[int] = []
+    monkeypatch.setattr(apart, "_end_with", lambda parent: None)
+    monkeypatch.setattr(signal, "signal", lambda number, _: ignored.append(number))
+    apart._initialise(os.getpid())
+    assert ignored == [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+    ignored.clear()
+    monkeypatch.delattr(signal, "SIGUSR1")
+    monkeypatch.delattr(signal, "SIGUSR2")
+    apart._initialise(os.getpid())
+    assert ignored == [signal.SIGINT, signal.SIGTERM]
+
+
+def test_a_death_is_recorded_where_there_is_no_gpu(small: dict[str, Any]) -> None:
+    """The command may be typed on another machine than that of the run."""
+    made = plan.make(Request(**small))
+    made.store.require_writable()
+    there = replace(made.machine, device="cuda")
+    assert apart.died(made.specs[0], made.store, there)[1:] == ("failed", DIED)
+    ((key, record),) = recorded().items()
+    assert key == made.specs[0].key and "environment" not in record
 
 
 def test_calls_that_are_left_early_end_at_once() -> None:
