@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from petlbench.spec import RunSpec
 from petlbench.store import Store
 
 ELSEWHERE = "elsewhere"
+PATIENCE = 30.0  # seconds: processes that a worker had started may outlive it, and hold its lock
 
 
 def execute(
@@ -87,7 +89,8 @@ def _own_device(store: Store, jobs: int, each: int = 1) -> str:
     """The GPU of this worker process, or the first of `each`: workers take them in turn."""
     import torch
 
-    if not _held:
+    end = time.monotonic() + PATIENCE
+    while not _held:
         for worker in range(jobs):
             lock = FileLock(store.claims / f"{platform.node()}-{worker}.lock")
             with contextlib.suppress(Timeout):
@@ -95,6 +98,11 @@ def _own_device(store: Store, jobs: int, each: int = 1) -> str:
                 _held.append(lock)
                 break
         else:
-            raise RunError(f"more than {jobs} workers ask for a GPU of {store.folder}.")
+            if time.monotonic() > end:
+                raise RunError(
+                    f"more than {jobs} workers ask for a GPU of {store.folder}: another command "
+                    "works there on this machine. Wait until it has ended."
+                )
+            time.sleep(0.1)
     worker = int(Path(_held[0].lock_file).stem.rpartition("-")[2])
     return f"cuda:{each * (worker % (torch.cuda.device_count() // each))}"

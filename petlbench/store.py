@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -134,9 +135,12 @@ class Store:
         Raises FileNotFoundError, or UsageError where another content has its name.
         """
         file = self.artifacts / f"{record['key']}{suffix}"
+        told = record.get("artifacts", {suffix: None})  # earlier versions told of none
+        if suffix not in told:  # what lies there is of a process that ended before its record
+            raise FileNotFoundError(errno.ENOENT, "its run left no such file", str(file))
         with file.open("rb") as content:
             found = hashlib.file_digest(content, "sha256").hexdigest()
-        if found != record.get("artifacts", {}).get(suffix, found):
+        if told[suffix] not in (None, found):
             raise UsageError(
                 f"{file} is not what its run wrote: it was cut short, edited or replaced. Move the "
                 f"files of this run out of {self.folder}, then run it again."
@@ -194,7 +198,7 @@ def _drop_unfinished(folder: Path) -> None:
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=UNFINISHED) as new:
         now = os.fstat(new.fileno()).st_mtime
         for file in folder.glob(f".*{UNFINISHED}"):
-            with suppress(FileNotFoundError):  # another process tidies, too
+            with suppress(OSError):  # another machine tidies, too; or it is another user's
                 if abs(now - file.stat().st_mtime) > ABANDONED:
                     file.unlink()
 

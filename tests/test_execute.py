@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -322,9 +323,11 @@ def test_workers_take_a_gpu_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         given.append(execute._own_device(store, jobs=3))
     assert given == ["cuda:0", "cuda:1", "cuda:0", "cuda:0"]
     monkeypatch.setattr(execute, "_held", [])
-    with pytest.raises(RunError, match="more than 3 workers"):
+    with monkeypatch.context() as patched, pytest.raises(RunError, match="more than 3 workers"):
+        patched.setattr(execute, "PATIENCE", 0.0)
         execute._own_device(store, jobs=3)
-    processes[1].pop().release()  # that worker died; its successor gets its GPU
+    # that worker died, and a little later what it had started; its successor gets its GPU
+    threading.Timer(1.0, processes[1].pop().release).start()
     assert execute._own_device(store, jobs=3) == "cuda:1"
     monkeypatch.setattr(execute, "_held", [])
     monkeypatch.setattr(execute.platform, "node", lambda: "another-machine")

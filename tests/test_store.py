@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -179,6 +180,17 @@ def test_what_the_dead_left_half_written_is_removed(store: Store) -> None:
         os.utime(file, (time.time() - 2 * store_module.ABANDONED,) * 2)
     store.require_writable()
     assert list(store.artifacts.iterdir()) == [own]
+
+
+def test_another_run_s_file_is_not_what_a_run_left(store: Store) -> None:
+    """A process that kept its files may die before its record, and the next one keep none."""
+    for told in ({}, {".safetensors": hashlib.sha256(b"x").hexdigest()}):
+        store.write(made := record(artifacts=told), {".safetensors": b"x"})
+        (store.artifacts / f"{KEY}.predictions.npz").write_bytes(b"of the dead")
+        with pytest.raises(FileNotFoundError, match="left no such file"):
+            store.artifact(made, ".predictions.npz")
+    assert store.artifact(made, ".safetensors").read_bytes() == b"x"
+    assert store.artifact(record(), ".predictions.npz").exists()  # of an earlier version
 
 
 def test_foreign_files_do_not_disturb(store: Store) -> None:

@@ -71,6 +71,11 @@ def run(
 ) -> Iterator[Outcome]:
     from distributed import CancelledError, wait
 
+    if machine.devices_per_run > 1:
+        raise UsageError(
+            f"--devices-per-run {machine.devices_per_run}: workers of dask have a GPU each; use "
+            "--backend slurm or ray, or this machine."
+        )
     needs = {"GPU": resources["gpus"]} if "gpus" in resources else {}
     alone = replace(machine, jobs=1)  # a worker has its own processors and GPU
     todo = iter(specs)

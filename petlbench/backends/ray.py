@@ -4,8 +4,9 @@ Resources are those of a task, and
 
     address     of the cluster: auto (this machine belongs to it), host:port or ray://host:port;
                 without it this machine is the cluster, until the command ends
-    num_cpus    that a run takes; --threads unless given
-    num_gpus    that a run takes; 1 with --device cuda unless given, and with 0.5 two share a GPU
+    num_cpus    that a run takes; --threads for each of its devices unless given
+    num_gpus    that a run takes; --devices-per-run with --device cuda unless given, and with 0.5
+                two share a GPU
 
 At most `--jobs` runs are sent at a time. All machines must see the results folder, the data root
 and the files of methods under the same paths, and have the same petlbench. A run whose process or
@@ -62,7 +63,11 @@ def run(
     machine: Machine,
     resources: Mapping[str, Any],
 ) -> Iterator[Outcome]:
-    needs = {"num_cpus": machine.threads, "num_gpus": int(machine.device == "cuda")}
+    devices = machine.devices_per_run
+    needs = {
+        "num_cpus": machine.threads * devices,
+        "num_gpus": devices if machine.device == "cuda" else 0,
+    }
     needs |= {name: value for name, value in resources.items() if name in needs}
     alone = replace(machine, jobs=1)  # a task has its own processors and GPU
     todo = iter(specs)

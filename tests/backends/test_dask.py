@@ -101,6 +101,11 @@ def test_a_cluster_of_this_machine_has_no_more_workers_than_places(
     assert counts == {("cpu", 3): 3, ("cpu", 90): 4, ("cuda", 3): 3, ("cuda", 90): 4}
 
 
+def test_a_run_on_several_devices_is_refused(sent: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=r"--devices-per-run 2: workers of dask have a GPU each"):
+        api.run(**sent | {"devices_per_run": 2})
+
+
 def test_workers_that_do_not_fit_are_refused(
     sent: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -71,6 +71,8 @@ def test_what_no_machine_of_the_cluster_has_is_refused(sent: dict[str, Any]) -> 
     told = "asks for, 64 CPU and 0 GPU; the largest have 1 CPU and 2 GPU"
     with pytest.raises(UsageError, match=told):
         api.run(**sent | {"resources": sent["resources"] | {"num_cpus": 64}})
+    with pytest.raises(UsageError, match=r"asks for, 3 CPU and 3 GPU;"):
+        api.run(**sent | {"device": "cuda", "threads": 1, "devices_per_run": 3})
 
 
 def test_a_run_that_is_killed_takes_no_neighbour_along(
