@@ -424,7 +424,8 @@ def _git_commit() -> str | None:
         return None
 
     def git(*arguments: str) -> str:
-        command = ("git", "-C", str(root), *arguments)
+        # no locks: a process that is killed here must not leave one behind
+        command = ("git", "--no-optional-locks", "-C", str(root), *arguments)
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
         return done.stdout.strip()
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,3 +127,27 @@ def test_prepare_does_not_depend_on_how_it_is_computed(small: dict[str, Any]) ->
     exact = experiment.prepare(replace(spec, rules=spec.rules | {"precision": "fp32"}), Machine())
     for a, b, c in zip(*(model.parameters() for model in (*models, exact)), strict=True):
         assert torch.equal(a, b) and torch.equal(a, c.to(a.dtype))
+
+
+def test_asking_for_the_commit_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a process that is killed then leaves the checkout's index locked."""
+
+    def git(*arguments: str) -> str:
+        own = ("git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run([*own, *arguments], check=True, capture_output=True, text=True).stdout
+
+    file = tmp_path / "petlbench" / "experiment.py"
+    file.parent.mkdir()
+    file.write_text("one")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    monkeypatch.setattr(experiment, "__file__", str(file))
+    os.utime(file, (0, 0))  # the index is out of date, and git status would like to renew it
+    index = (tmp_path / ".git" / "index").read_bytes()
+    assert experiment._git_commit() == git("rev-parse", "HEAD").strip()
+    assert (tmp_path / ".git" / "index").read_bytes() == index
+    file.write_text("two")
+    assert experiment._git_commit() == git("rev-parse", "HEAD").strip() + "+"

@@ -120,9 +120,10 @@ class Sweep:
         process.start()
         return process
 
-    def finish(self, results: Path, *more: str) -> None:
+    def finish(self, results: Path, *more: str, lease: float = LEASE) -> None:
         """The command again, left alone: it does what is left to do."""
-        assert ended(self.start(results, *more, fault=_later)) == 0, said(results)
+        process = self.start(results, *more, fault=_later, lease=lease)
+        assert ended(process) == 0, said(results)
 
 
 def _later() -> None:

@@ -119,7 +119,7 @@ def test_at_random_moments(
             phases.update(phase(results, each) for each in sweeps if ended(each))
             new = written.look()
             records += new
-            span *= 0.9 if new else 1.25  # no kill is wasted, and no sweep never gets on
+            span *= 0.8 if new else 1.25  # no kill is wasted, and no sweep never gets on
         tidy(results)
         long.finish(results)
         records += written.look()
@@ -173,7 +173,7 @@ def test_of_workers(tmp_path: Path, sweep: Sweep, count: Callable[[str], None]) 
     for process in started:
         kill(process)
     tidy(results)
-    long.finish(results)
+    long.finish(results, lease=store.LEASE)
     written.look()
     assert_whole(results, tmp_path / "undisturbed")
     count("killed with two workers at work: a worker, their parent, and all of them")

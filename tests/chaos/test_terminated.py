@@ -95,7 +95,7 @@ def test_with_workers(tmp_path: Path, sweep: Sweep, to: str) -> None:
     if to != "worker":
         wait_for(lambda: not alive(worker))
     assert not list(results.rglob("*.part"))
-    long.finish(results)
+    long.finish(results, lease=store.LEASE)
     records, problems = store.Store(results).load()
     assert len(records) == long.runs and not problems
 
