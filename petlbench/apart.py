@@ -39,11 +39,16 @@ def outcomes(
 ) -> Iterator[Outcome]:
     """Each run in a worker, `machine.jobs` at a time; one whose worker died has failed."""
     calls = [(work, (spec, machine)) for spec in specs]
-    for number, future in _finished(calls, machine.jobs, machine.threads):
+    for number, future in _finished(calls, machine.jobs, machine.threads, _succeeded):
         try:
             yield future.result()
         except TerminatedWorkerError:
             yield died(specs[number], store, machine)
+
+
+def _succeeded(outcome: Outcome) -> bool:
+    """Else its process is not used again: an error of a GPU would be that of all runs after it."""
+    return outcome[1] != "failed"
 
 
 def died(spec: RunSpec, store: Store, machine: Machine, why: str = DIED) -> Outcome:
@@ -69,9 +74,15 @@ def side_by_side(
 
 
 def _finished(
-    calls: Sequence[tuple[Callable[..., T], tuple[Any, ...]]], jobs: int, threads: int
+    calls: Sequence[tuple[Callable[..., T], tuple[Any, ...]]],
+    jobs: int,
+    threads: int,
+    sound: Callable[[T], bool] = lambda found: True,
 ) -> Iterator[tuple[int, Future[T]]]:
-    """The number of each call and its future, as they finish. Left early, it kills the busy."""
+    """The number of each call and its future, as they finish. Left early, it kills the busy.
+
+    A worker has further calls after what is `sound`, and no error.
+    """
     free = _taken(jobs, threads)
     busy: dict[Future[T], tuple[int, ProcessPoolExecutor]] = {}
     working: set[ProcessPoolExecutor] = set()  # known before its call: that may be interrupted
@@ -91,8 +102,10 @@ def _finished(
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 number, worker = busy.pop(future)
                 working.discard(worker)
-                if not isinstance(future.exception(), BrokenProcessPool):
+                if future.exception() is None and sound(future.result()):
                     free.append(worker)
+                else:
+                    worker.shutdown(kill_workers=True)
                 yield number, future
     finally:
         for worker in working:

@@ -26,7 +26,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 import petlbench
-from petlbench import benchmark, execute, experiment, method, parallel, plan, protocol
+from petlbench import benchmark, estimate, execute, experiment, method, parallel, plan, protocol
 from petlbench.data.augment import mix
 from petlbench.data.normalise import Normalise
 from petlbench.errors import RunError, UsageError
@@ -459,6 +459,9 @@ def test_runs_at_a_time(small: dict[str, Any], monkeypatch: pytest.MonkeyPatch) 
     made = plan.make(Request(**request))
     assert made.workers() == (2, 2)
     assert made.machine.devices_per_run == 2 and "on 2 devices" in benchmark.manner(made)
-    assert made.wall_seconds(measure=True) == (None, "")  # of one device it would be measured
+    assert estimate.wall_seconds(made, measure=True) == (
+        None,
+        "",
+    )  # of one device it would be measured
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert replace(made, device="cuda").workers() == (2, 2)

@@ -37,6 +37,28 @@ def test_a_run_that_is_killed_takes_no_neighbour_along(
     assert_same_bits("results/small", "one", 3)
 
 
+FAILS = """
+import builtins
+from dataclasses import dataclass
+from petlbench.methods.linear import Linear
+
+@dataclass(frozen=True)
+class Fails(Linear):
+    def attach(self, backbone):
+        if hasattr(builtins, "broken"):
+            raise RuntimeError("an earlier run broke this process")
+        builtins.broken = True
+        raise RuntimeError("mine")
+"""
+
+
+def test_a_run_that_fails_leaves_nothing_to_the_next_ones(small: dict[str, Any]) -> None:
+    """As an error of a GPU would be in its process for ever."""
+    Path("fails.py").write_text(FAILS)
+    api.run(**small | {"methods": ["./fails.py"], "seeds": 3, "jobs": 2})
+    assert [r["error"]["message"] for r in recorded().values()] == ["mine"] * 3
+
+
 def test_a_run_that_was_recorded_before_its_process_died_is_done(small: dict[str, Any]) -> None:
     made = plan.make(Request(**small))
     api.execute(made)
