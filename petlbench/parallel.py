@@ -175,14 +175,18 @@ def combine(loss: Tensor, parameters: Sequence[nn.Parameter], weight: float) -> 
     """
     if size() == 1:
         return loss
-    given = [p.grad is not None for p in parameters]
+    missing = [place for place, p in enumerate(parameters) if p.grad is None]
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    sent = [loss, loss.new_tensor(given), *own]
+    given = loss.new_ones(len(own))
+    for place in missing:
+        given[place] = 0
+    sent = [loss, given, *own]
     total = torch.cat([each.flatten() for each in sent]).mul_(weight)  # one message for all
     dist.all_reduce(total)
     of_loss, anywhere, *sums = torch.split(total, [x.numel() for x in sent])
     loss.copy_(of_loss.view_as(loss))
-    known = given if all(given) and weight else anywhere.tolist()  # does not wait for the device
+    # to look at them waits for the device, and says nothing new where this share gave all
+    known = anywhere.tolist() if missing or not weight else [1.0] * len(own)
     for parameter, gradient, summed, some in zip(parameters, own, sums, known, strict=True):
         parameter.grad = gradient.copy_(summed.view_as(gradient)) if some else None
     return loss
