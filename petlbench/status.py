@@ -77,12 +77,12 @@ def read(store: Store, keys: Collection[str] | None = None, peek: bool = False) 
     if keys is not None:
         done &= set(keys)
     claimed = [run for run in _claimed(store.claims) if keys is None or run.key in keys]
-    # one that is recorded, and whose process died before it took its claim back, is done
-    stopped = [run for run in claimed if run.dead and run.key not in done]
+    tried = {key for key, told in judged.look(store.failed).items() if not told.done}
+    # one that is recorded, and whose process died before it took its claim back, is told once
+    stopped = [run for run in claimed if run.dead and run.key not in done | tried]
     running = [run for run in claimed if not run.dead and run.key not in done]
     busy = {run.key for run in running}
     failed: dict[str, list[str]] = {}
-    tried = {key for key, told in judged.look(store.failed).items() if not told.done}
     for key in sorted(tried - done - busy):
         if keys is None or key in keys:
             _add_failure(failed, store.failed / f"{key}.json")

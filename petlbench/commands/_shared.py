@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from petlbench import backends
 from petlbench.errors import UsageError, unknown
-from petlbench.wording import visible
+from petlbench.wording import count, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,9 +48,7 @@ def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a whole number (3 seeds are the seeds 0, 1 and 2)"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def add_output(parser: argparse.ArgumentParser, text: str) -> None:
@@ -283,7 +281,8 @@ def print_plan(plan: Plan, measure: bool = False, fresh: bool = False) -> None:
     with status("measuring how fast the methods are here", measure):
         wall, source = estimate.wall_seconds(plan, measure, fresh)
     say(
-        f"{first.suite}: {len(plan.specs)} runs, {done} done, {len(plan.todo)} to go{failed}",
+        f"{first.suite}: {count(len(plan.specs), 'run')}, {done} done, {len(plan.todo)} to go"
+        f"{failed}",
         f"backbone {first.backbone.name} ({first.backbone.checkpoint[:12]}), protocol "
         f"{first.protocol}, fingerprint {first.fingerprint}",
     )
@@ -292,6 +291,20 @@ def print_plan(plan: Plan, measure: bool = False, fresh: bool = False) -> None:
         told = f"{duration(wall)}, from {source}" if wall else otherwise
         say(f"{manner(plan)}; results in {plan.store.folder}", f"estimated time: {told}")
     say(*plan.notes)
+    warn(_spoilt(plan))
+
+
+def _spoilt(plan: Plan) -> Iterator[str]:
+    """A sentence for each run to go that has a record already, which does not count."""
+    from petlbench.store import read_file
+
+    folder = plan.store.records
+    there = set(os.listdir(folder)) if plan.todo and folder.is_dir() else set()
+    for spec in plan.todo:
+        if f"{spec.key}.json" in there:
+            record, why = read_file(folder / f"{spec.key}.json")
+            if record is None:
+                yield f"{why} Its run counts as not done."
 
 
 # Speaking and writing
