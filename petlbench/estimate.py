@@ -9,6 +9,7 @@ from petlbench.plan import Plan
 from petlbench.spec import RunSpec
 from petlbench.speed import Speed
 from petlbench.store import Record, Store
+from petlbench.wording import count
 
 TELLING = 20  # records of a method that tell its speed: of every task of VTAB-1K, one at least
 
@@ -67,8 +68,8 @@ def wall_seconds(
     costs = [seconds(plan, spec, rates[spec.method.label]) for spec in plan.todo]
     starts = 1 if machine.jobs == 1 else 2  # of this process, and of its workers
     wall = speed.makespan(costs, machine.jobs) + starts * speed.startup()
-    count = sum(map(len, done.values()))
-    source = [f"{count} recorded runs"] if count else []
+    recorded = sum(map(len, done.values()))
+    source = [count(recorded, "recorded run")] if recorded else []
     if any(spec.method.label not in done for spec in plan.todo):
         source.append("speeds measured on this machine")
     return wall, " and ".join(source)

@@ -43,7 +43,12 @@ def test_run(cli: CLI) -> None:
     assert "next: petlbench run " in done.out and "--seeds 3" in done.out
     assert {r["spec"]["method"]["name"] for r in results()} == {"linear", "lora"}
     again = cli("run", "--methods", "linear,lora", small=True)
-    assert again.code == 0 and "2 runs, 2 done, 0 to go" in again.out
+    assert (again.code, again.err) == (0, "") and "2 runs, 2 done, 0 to go" in again.out
+    file = next(Path("results/small/records").glob("*.json"))
+    file.write_text(file.read_text()[:900])
+    plan = cli("plan", "--methods", "linear,lora", small=True)
+    assert plan.code == 0 and "2 runs, 1 done, 1 to go" in plan.out
+    assert file.name in plan.err and plan.err.endswith("Its run counts as not done.\n")
 
 
 def test_the_next_command_can_be_typed(cli: CLI) -> None:

@@ -94,7 +94,7 @@ def test_what_is_recorded_is_not_to_do(small: dict[str, Any]) -> None:
     assert record is not None
     spent = sum(record[f"{part}_seconds"] for part in ("setup", "train", "test"))
     assert seconds == pytest.approx(spent + speed.startup())  # remembered
-    assert source == "1 recorded runs"
+    assert source == "1 recorded run"
     whole = plan.make(Request(**small))
     assert whole.todo == [] and estimate.wall_seconds(whole) == (0.0, "")
     assert whole.workers() == (1, 1)

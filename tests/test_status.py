@@ -91,6 +91,13 @@ def test_one_whose_process_died_is_not_running(store: Store) -> None:
     assert "1 stopped half-way" in status.lines(found, store.folder)[0]
 
 
+def test_one_whose_process_died_and_that_has_failed_is_told_once(store: Store) -> None:
+    fail(store, RECORDS[2], "the process of this run died")
+    start(store, THIRD, process=dead_process())
+    found = status.read(store, {record["key"] for record in RECORDS})
+    assert (found.stopped, found.failures, found.waiting) == ([], 1, 0)
+
+
 def test_of_another_machine_it_is_told_when_it_was_heard_of(store: Store) -> None:
     file = start(store, THIRD, host="another", process=dead_process(), since=1000.0)
     os.utime(file, (2000.0, 2000.0))
