@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from petlbench.spec import RunSpec
     from petlbench.store import Store
 
-DIED = "the process of this run died, for lack of memory or by a method's own doing"
+DIED = "the process of this run died: killed, for lack of memory, or by a method's own doing"
 IDLE = 300.0  # seconds that a worker stays for the next time: importing torch takes some
 T = TypeVar("T")
 

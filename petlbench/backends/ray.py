@@ -51,7 +51,8 @@ def require(resources: Mapping[str, Any]) -> None:
         number = type(value) in (int, float) and (0 <= value < 1 or value == int(value) > 0)
         if name != "address" and not number:
             raise UsageError(
-                f"--resource {name}={value}: it must be a whole number or a part of one."
+                f"--resource {name}={value}: it must be a whole number or a part of one, such as "
+                "0.5."
             )
 
 
@@ -69,6 +70,11 @@ def run(
         "num_gpus": devices if machine.device == "cuda" else 0,
     }
     needs |= {name: value for name, value in resources.items() if name in needs}
+    if machine.device == "cuda" and (not needs["num_gpus"] or 1 < devices > needs["num_gpus"]):
+        raise UsageError(
+            f"--resource num_gpus={needs['num_gpus']}: with --device cuda a run needs {devices}"
+            + (", or a part of one such as 0.5." if devices == 1 else ".")
+        )
     alone = replace(machine, jobs=1)  # a task has its own processors and GPU
     todo = iter(specs)
     busy: dict[Any, RunSpec] = {}

@@ -7,20 +7,24 @@ Resources are those of submitit (timeout_min, mem_gb, gpus_per_node, cpus_per_ta
     cluster          slurm; local and debug execute the same jobs on this machine, to try them out
 
 At most `--jobs` jobs run at a time. The logs of submitit are in <results>/jobs. Jobs go on when the
-command that sent them ends. A job that SLURM preempts or that has used up its time is requeued and
-goes on behind its last record.
+command that sent them ends, also by Ctrl-C. A job that SLURM preempts or that has used up its time
+is requeued and goes on behind its last record.
 """
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petlbench import apart
 from petlbench.backends import Outcome, Work
-from petlbench.errors import UsageError
+from petlbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from petlbench.experiment import Machine
@@ -30,11 +34,21 @@ if TYPE_CHECKING:
 ELSEWHERE = True
 ARRAY = 1000  # jobs; clusters allow 1001 unless set up otherwise
 POLL = 2.0  # seconds between looks at the jobs
+OURS = ("runs_per_job", "cluster")
+SHARED = (  # by all clusters of submitit; the others begin with the name of theirs
+    *("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node"),
+    "stderr_to_stdout",
+)
 
 
 def require(resources: Mapping[str, Any]) -> None:
     if find_spec("submitit") is None:
         raise UsageError("--backend slurm needs submitit: pip install 'petlbench[slurm]'")
+    for name in resources:
+        if name not in (*OURS, *SHARED) and not name.startswith("slurm_"):
+            hint = "Those of SLURM itself begin with slurm_, such as slurm_partition."
+            raise unknown("resource", name, (*OURS, *SHARED), hint)
+    _executor("jobs", {**resources, "cluster": "debug"})  # kinds of values, without SLURM
     if "timeout_min" not in resources:
         raise UsageError(
             "--backend slurm: say after how many minutes a job may be ended, as in "
@@ -56,14 +70,16 @@ def run(
 ) -> Iterator[Outcome]:
     from submitit.helpers import as_completed
 
-    executor = _executor(store, machine, resources)
+    folder = store.folder.absolute() / "jobs" / "%j"
+    executor = _executor(folder, {"slurm_array_parallelism": machine.jobs, **resources})
     length = resources.get("runs_per_job", -(-len(specs) // ARRAY))
     alone = replace(machine, jobs=1)  # a job has its own processors or GPU
     chunks = [
         Chunk(work, tuple(specs[start : start + length]), store, alone)
         for start in range(0, len(specs), length)
     ]
-    jobs = executor.submit_array(chunks)
+    with _deaf():
+        jobs = executor.submit_array(chunks)
     chunk_of = dict(zip((job.job_id for job in jobs), chunks, strict=True))
     for job in as_completed(jobs, poll_frequency=POLL):
         if job.exception() is None:
@@ -80,16 +96,30 @@ def run(
                 )
 
 
-def _executor(store: Store, machine: Machine, resources: Mapping[str, Any]) -> Any:
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Jobs of this machine inherit that: Ctrl-C ends the command and not them, as with SLURM."""
+    if threading.current_thread() is not threading.main_thread():  # which alone has signals
+        yield
+        return
+    heard = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, heard)
+
+
+def _executor(folder: Path | str, resources: Mapping[str, Any]) -> Any:
     import submitit
 
-    given = {name: v for name, v in resources.items() if name not in ("runs_per_job", "cluster")}
-    folder = store.folder.absolute() / "jobs"
+    given = {name: value for name, value in resources.items() if name not in OURS}
     try:
-        executor = submitit.AutoExecutor(folder / "%j", resources.get("cluster", "slurm"))
-        parallel = {"name": "petlbench", "slurm_array_parallelism": machine.jobs}
-        executor.update_parameters(**parallel | given)
-    except (AssertionError, NameError, RuntimeError, ValueError) as error:
+        executor = submitit.AutoExecutor(folder, resources.get("cluster", "slurm"))
+        executor.update_parameters(name="petlbench", **given)
+    except RuntimeError as error:  # no SLURM here
+        hint = "To try the same jobs out without SLURM: --resource cluster=local"
+        raise UsageError(f"--backend slurm: {error} {hint}") from error
+    except (AssertionError, NameError, ValueError) as error:
         raise UsageError(f"--backend slurm: {error}") from error
     return executor
 

@@ -31,7 +31,7 @@ class Dies(Base):
             os.kill(os.getppid(), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
 '''
-DIED = "the process of this run died, for lack of memory or by a method's own doing"
+DIED = "the process of this run died: killed, for lack of memory, or by a method's own doing"
 
 
 def mortal(folder: Path, how: str) -> str:

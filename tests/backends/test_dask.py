@@ -138,6 +138,14 @@ def test_what_cannot_be_sent_is_refused_before_anything_runs(
         Request(**small | {"backend": "dask"} | changes)
 
 
+def test_a_scheduler_file_that_is_not_there_is_a_message() -> None:
+    with (
+        pytest.raises(UsageError, match=r"address=cluster.json: there is no such scheduler file"),
+        backend._connected(Machine(), 1, "cluster.json"),
+    ):
+        pytest.fail("connected")
+
+
 def test_a_scheduler_that_does_not_answer_is_a_message(tmp_path: Path) -> None:
     import dask
 

@@ -13,7 +13,9 @@ from backends._sweeps import DIED, assert_same_bits, here, mortal, status
 from petlbench import api, plan
 from petlbench.backends import ray as backend
 from petlbench.errors import UsageError
+from petlbench.experiment import Machine
 from petlbench.request import Request
+from petlbench.store import Store
 
 pytest.importorskip("ray")
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80_000_000}
@@ -113,6 +115,17 @@ def test_what_cannot_be_sent_is_refused_before_anything_runs(
 ) -> None:
     with pytest.raises(UsageError, match=told):
         Request(**small | {"backend": "ray"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("devices", "given", "told"),
+    [(1, 0, "needs 1, or a part of one such as 0.5"), (2, 1, r"needs 2\.")],
+)
+def test_a_run_on_a_gpu_needs_one(devices: int, given: int, told: str) -> None:
+    machine = Machine(device="cuda", devices_per_run=devices)
+    outcomes = backend.run(lambda *_: pytest.fail(), [], Store("r"), machine, {"num_gpus": given})
+    with pytest.raises(UsageError, match=f"--resource num_gpus={given}: .*{told}"):
+        next(outcomes)
 
 
 def test_a_cluster_that_does_not_answer_is_a_message(small: dict[str, Any]) -> None:

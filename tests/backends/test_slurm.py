@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -160,6 +163,8 @@ def test_sbatch_is_asked_for_an_array_with_these_resources(
     ("changes", "told"),
     [
         ({"resources": {}}, r"--resource timeout_min=240"),
+        ({"resources": {"clutser": "local"}}, r"unknown resource 'clutser'\. Did you mean cluster"),
+        ({"resources": {"timeout_min": "abc"}}, r"timeout_min.*abc"),
         ({"resources": LOCAL | {"runs_per_job": 0}}, r"runs_per_job=0: it must be a whole number"),
         ({"device": "auto"}, r"say --device cuda or --device cpu"),
         ({"settings": {"protocol.precision": "auto"}}, r"say --precision bf16 or --precision fp32"),
@@ -178,7 +183,7 @@ def test_what_cannot_be_sent_is_refused_before_anything_runs(
 @pytest.mark.parametrize(
     ("resources", "told"),
     [
-        ({"timeout_min": 5}, "srun"),
+        ({"timeout_min": 5}, "srun(.|\n)*without SLURM: --resource cluster=local"),
         (LOCAL | {"slurm_partitoin": "long"}, "slurm_partitoin"),
         (LOCAL | {"mem_gb": "much"}, "mem_gb"),
         (LOCAL | {"cluster": "abacus"}, "abacus"),
@@ -190,6 +195,14 @@ def test_what_submitit_refuses_is_a_message(
     monkeypatch.setenv("PATH", "/usr/nowhere")
     with pytest.raises(UsageError, match=f"--backend slurm: (.|\n)*{told}"):
         api.run(**sent | {"resources": resources})
+
+
+def test_jobs_of_this_machine_do_not_hear_ctrl_c() -> None:
+    heard = signal.getsignal(signal.SIGINT)
+    with slurm._deaf():
+        told = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGINT).name)"]
+        assert subprocess.run(told, capture_output=True, text=True).stdout == "SIG_IGN\n"
+    assert signal.getsignal(signal.SIGINT) is heard
 
 
 def test_without_submitit_the_message_says_what_to_install(
