@@ -107,6 +107,7 @@ def test_only_one_place_speaks_to_the_terminal() -> None:
 
 @given(ANY)
 def test_a_console_shows_every_character(text: str) -> None:
+    from rich.cells import cell_len
     from rich.markup import escape
     from rich.table import Table
 
@@ -119,7 +120,8 @@ def test_a_console_shows_every_character(text: str) -> None:
     console.print(escape(text), style="dim")
     plain = re.sub(r"\x1b\[[\d;]*m", "", stream.getvalue())
     assert not hidden(plain)
-    if not {"\n", "\t"} & set(text):
+    # rich gives no room in a cell to a text that is nothing but a colour of the sign before
+    if not {"\n", "\t"} & set(text) and cell_len(visible(text)):
         assert "".join(plain.split()).count("".join(visible(text).split())) >= 4
 
 

@@ -99,8 +99,8 @@ def test_a_sweep_that_meets_a_full_disk_again_and_again(
     results, draw = tmp_path / "results", random.Random(0)
     written, kept, refusals = Written(results), [], 0
     for number in itertools.count():
-        lasting, error = number % 4 > 0, ERRORS[number % 3]
-        with disk(results, draw.randrange(1, 80), error, lasting) as watched:
+        lasting, error = number % 4 < 3, ERRORS[number % 3]
+        with disk(results, draw.randrange(1, 60), error, lasting) as watched:
             done = run(results)
         if done.code == 0:
             break

@@ -16,6 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from filelock import SoftFileLease
 
 from chaos.sweep import (
@@ -151,29 +152,27 @@ def phase(results: Path, process: BaseProcess) -> str:
     return ["between runs", "in a run", "in a trial"][len(own)]
 
 
-def test_of_workers(tmp_path: Path, sweep: Sweep, count: Callable[[str], None]) -> None:
-    """A worker of two; the process that sends them runs; and all, while orphans still work."""
-    long = Sweep(sweep.home, seeds=6)
-    long.finish(tmp_path / "undisturbed")
+@pytest.mark.parametrize("victim", ["worker", "parent", "all"])
+def test_of_workers(
+    tmp_path: Path, sweep: Sweep, reference: Path, count: Callable[[str], None], victim: str
+) -> None:
+    """A worker of two; the process that sends them runs; and all. Orphans may still work."""
     results = tmp_path / "killed"
     written = Written(results)
-    started = []
-    for victim in ("worker", "parent", "all"):
-        process = long.start(results, "--jobs", "2", lease=store.LEASE)
-        started.append(process)
-        worker = wait_for(functools.partial(workers, results, process))[0]
-        time.sleep(random.uniform(0, 0.1))
-        if victim == "all":
-            kill(process)
-        else:
-            os.kill(worker if victim == "worker" else pid(process), signal.SIGKILL)
-        assert ended(process) in (0, 1, 2, -signal.SIGKILL), said(results)
-        written.look()
-    assert "Traceback" not in said(results)
-    for process in started:
+    process = sweep.start(results, "--jobs", "2", lease=store.LEASE)
+    worker = wait_for(functools.partial(workers, results, process))[0]
+    time.sleep(random.uniform(0, 0.1))
+    if victim == "all":
         kill(process)
-    tidy(results)
-    long.finish(results, lease=store.LEASE)
+    else:
+        os.kill(worker if victim == "worker" else pid(process), signal.SIGKILL)
+    code = ended(process)
+    assert code in ((0, 1) if victim == "worker" else (0, -signal.SIGKILL)), said(results)
+    assert "Traceback" not in said(results)
     written.look()
-    assert_whole(results, tmp_path / "undisturbed")
-    count("killed with two workers at work: a worker, their parent, and all of them")
+    kill(process)
+    tidy(results)
+    sweep.finish(results, lease=store.LEASE)
+    written.look()
+    assert_whole(results, reference)
+    count(f"killed with two workers at work: {victim}, exit code {code}")
