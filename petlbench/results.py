@@ -66,9 +66,7 @@ class Results:
         except FileNotFoundError:
             return None
         except UsageError as error:
-            raise UsageError(
-                f"{error} Or move that file alone away, to go on without it."
-            ) from error
+            raise UsageError(f"{error} Move it away to go on without it.") from error
         except Exception as error:  # of corrupt bytes zipfile, zlib and NumPy raise anything
             raise UsageError(
                 f"{file} cannot be read ({error}). Move it away to go on without it."

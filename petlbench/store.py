@@ -142,8 +142,8 @@ class Store:
             found = hashlib.file_digest(content, "sha256").hexdigest()
         if told[suffix] not in (None, found):
             raise UsageError(
-                f"{file} is not what its run wrote: it was cut short, edited or replaced. Move the "
-                f"files of this run out of {self.folder}, then run it again."
+                f"{file} is not what its run wrote: it was cut short, edited or replaced. (For the "
+                f"run to be made again, move all files of its name out of {self.folder}.)"
             )
         return file
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import random
@@ -61,7 +62,8 @@ def test_at_random_moments(
         wait_for(lambda: Path(f"{results}.log").exists() and said(results))  # noqa: B023
         time.sleep(draw.uniform(0, 0.5))
         for each in [signal.SIGTERM, *draw.choices([signal.SIGTERM, signal.SIGINT], k=number % 3)]:
-            os.kill(pid(process), each)
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                os.kill(pid(process), each)
             time.sleep(draw.uniform(0, 0.02))
         code = ended(process)
         codes[128 - code if code < 0 else code] += 1  # the last signal may meet a command's end
