@@ -113,8 +113,11 @@ def _connected(machine: Machine, runs: int, address: str | None) -> Iterator[Any
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is an outcome
     if address is not None:
-        where = {"scheduler_file": address} if os.path.exists(address) else {"address": address}
-        if ":" not in address and not os.path.exists(address):
+        if os.path.exists(address):
+            where = {"scheduler_file": address}
+        elif ":" in address:
+            where = {"address": address}
+        else:
             raise UsageError(
                 f"--resource address={address}: there is no such scheduler file, and an address "
                 "is host:port. Start a cluster with: dask scheduler --scheduler-file FILE"

@@ -70,9 +70,10 @@ def run(
         "num_gpus": devices if machine.device == "cuda" else 0,
     }
     needs |= {name: value for name, value in resources.items() if name in needs}
-    if machine.device == "cuda" and (not needs["num_gpus"] or 1 < devices > needs["num_gpus"]):
+    gpus = needs["num_gpus"]  # several runs may share one, ranks of a run may not
+    if machine.device == "cuda" and (gpus < devices if devices > 1 else gpus == 0):
         raise UsageError(
-            f"--resource num_gpus={needs['num_gpus']}: with --device cuda a run needs {devices}"
+            f"--resource num_gpus={gpus}: with --device cuda a run needs {devices}"
             + (", or a part of one such as 0.5." if devices == 1 else ".")
         )
     alone = replace(machine, jobs=1)  # a task has its own processors and GPU

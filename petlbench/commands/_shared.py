@@ -239,10 +239,7 @@ def make_plan(options: argparse.Namespace, sketch: bool = False) -> Plan:
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} and --set protocol.{name} say the same; give one.")
             settings[f"protocol.{name}"] = getattr(options, name)
-    fields = {field.name for field in dataclasses.fields(Request)} - {
-        "settings",
-        "resources",
-    }
+    fields = {field.name for field in dataclasses.fields(Request)} - {"settings", "resources"}
     changes = {n: getattr(options, n) for n in fields if getattr(options, n) is not None}
     if settings:
         changes["settings"] = settings
